@@ -1,0 +1,57 @@
+"""medstrata turns unlabelled medical images into named, explained and tested clusters. Research use only.
+
+    from medstrata import DCEC, cluster_activation_map, load_images
+
+Names are imported when they are first used, so that ``import medstrata`` is quick and loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from medstrata._version import __version__
+
+if TYPE_CHECKING:
+    from medstrata.errors import MedstrataError
+    from medstrata.evidence.maps.clam import cluster_activation_map
+    from medstrata.evidence.metrics import score
+    from medstrata.images.store import load_images
+    from medstrata.learning.train import Training
+    from medstrata.methods.dcec import DCEC
+    from medstrata.methods.method import load
+    from medstrata.pipeline.runner import run_pipeline
+    from medstrata.simulate import simulate_study
+
+_HOME = {
+    "DCEC": "medstrata.methods.dcec",
+    "MedstrataError": "medstrata.errors",
+    "Training": "medstrata.learning.train",
+    "cluster_activation_map": "medstrata.evidence.maps.clam",
+    "load": "medstrata.methods.method",
+    "load_images": "medstrata.images.store",
+    "run_pipeline": "medstrata.pipeline.runner",
+    "score": "medstrata.evidence.metrics",
+    "simulate_study": "medstrata.simulate",
+}
+
+__all__ = [
+    "DCEC",
+    "MedstrataError",
+    "Training",
+    "__version__",
+    "cluster_activation_map",
+    "load",
+    "load_images",
+    "run_pipeline",
+    "score",
+    "simulate_study",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'medstrata' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

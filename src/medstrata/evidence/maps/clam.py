@@ -1,0 +1,247 @@
+"""Cluster activation maps: what in an image speaks for its cluster. In 2-D and 3-D.
+
+    Ryan, Carlson, Butler, Fingerlin, Maier, Xing: Cluster activation mapping with application to computed tomography
+    scans of the lung. J. Med. Imaging 9(2):026001, 2022. arXiv:2010.04794. It modifies Score-CAM (Wang et al., CVPR
+    Workshops 2020) for clusters. Code: ryansar/CLAM, commit 6bec7256.
+
+Algorithm
+---------
+For an image x with cluster c = argmax_j q_j(x), where q is the model's soft assignment:
+
+1. A_k is channel k of the encoder's last layer, U_k is A_k brought to the grid of x.
+2. H_k = (U_k - min U_k) / (max U_k - min U_k)                                                                     (1)
+3. Each channel masks the image; the confidence in the channel is how much of it still belongs to the cluster:
+       M_k = x H_k + b (1 - H_k),    w_k = q_c(M_k)                                                                 (2)
+4. The map is the weighted sum of the channels as they are, not of the scaled ones:
+       L = ReLU(sum_k w_k U_k)                                                                                      (3)
+5. All maps of a set are divided by one number, their largest value, so that their strengths can be compared.
+6. The map of a cluster is the mean of the maps of its images.
+
+What to make of it: the weights w_k are often nearly equal, and then the map shows where the encoder is active, whatever
+the cluster. So each map comes with the spread of its weights, std(w) / mean(w), and with its correlation with the map
+of equal weights: near 1, the weights did not matter.
+
+Deviations
+----------
+- Channels: the authors' code runs over the wrong axis of its array and uses the first 11 of 64 channels; we use all.
+  ``max_channels=11`` does as the code does.
+- Background b: the code has b = 0, which the network never saw where the background was set to the mean of the training
+  images. We take b = ``model.background``, that mean in the network's space. ``fill="zero"`` does as the code does.
+- Upsampling: the code uses cubic splines (``scipy.ndimage.zoom``); we use linear interpolation between voxel centres,
+  which never overshoots and is done on the device. As it is linear, (3) is summed on the small grid and upsampled once.
+- Flat channels (max U_k - min U_k < 1e-6, or 1e-6 of their values where these exceed 1): the code masks with U_k
+  itself. Such a channel says nothing about where, so it is left out: w_k = 0, and it counts neither for the spread nor
+  for the map of equal weights.
+- Baseline: Score-CAM's difference from the score of an empty image and its softmax over channels are left out here, as
+  in the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import interpolate
+
+from medstrata.errors import FitError
+from medstrata.learning.batches import Images, as_images
+
+MASKED_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+"""Largest size of the masked images that go through the network at once; one is always let through.
+
+On a CPU they should stay in its cache: with 64 MB the maps take three times as long.
+"""
+
+FLAT = 1e-6
+
+Clusters = int | Sequence[int] | NDArray[np.integer[Any]] | None
+
+
+class Explainable(Protocol):
+    """What a model must offer: see ``methods.method.ClusteringMethod``."""
+
+    @property
+    def background(self) -> float:
+        """Value of a voxel that tells nothing, in the network's space."""
+
+    def tensor(self, block: Images, /) -> torch.Tensor:
+        """Stored values (n, C, *grid) -> float32 as the network sees them."""
+
+    def feature_maps(self, x: torch.Tensor, /) -> torch.Tensor:
+        """(n, C, *grid) -> last feature maps of the encoder (n, F, *small), in evaluation mode."""
+
+    def soft_assignment(self, x: torch.Tensor, /) -> torch.Tensor:
+        """(n, C, *grid) -> soft assignment (n, K), in evaluation mode."""
+
+
+@dataclass(frozen=True)
+class ClusterMaps:
+    """Maps of n images.
+
+    ``maps`` (n, \\*grid) float32, >= 0, equation (3), in no common scale yet. ``cluster`` (n,): which cluster each
+    explains. ``weight_spread`` (n,): std(w) / mean(w). ``uniform_correlation`` (n,): Pearson's r with the map of equal
+    weights; NaN where either map is the same everywhere.
+    """
+
+    maps: NDArray[np.float32]
+    cluster: NDArray[np.int64]
+    weight_spread: NDArray[np.float64]
+    uniform_correlation: NDArray[np.float64]
+
+
+def cluster_activation_map(
+    model: Explainable,
+    images: Any,
+    cluster: Clusters = None,
+    *,
+    batch_size: int = 16,
+    max_channels: int | None = None,
+    fill: Literal["background", "zero"] = "background",
+) -> ClusterMaps:
+    """Explain why each image is in its cluster (see the module for the algorithm).
+
+    Parameters
+    ----------
+    model : a fitted method
+    images : array or memory map (N, H, W), (N, C, H, W) or (N, C, D, H, W) of stored values, as for ``model.predict``
+    cluster : the cluster to explain, one for all or one per image; None: each image's own
+    batch_size : images read at once; the result does not depend on it
+    max_channels : use the first channels only; None: all
+    fill : what a masked-out voxel becomes, ``model.background`` or zero in the network's space
+
+    Raises
+    ------
+    FitError : images of a wrong shape, or a cluster that the model does not have
+    """
+    array = as_images(images)
+    if batch_size < 1 or fill not in ("background", "zero") or (max_channels is not None and max_channels < 1):
+        raise FitError('A map needs batch_size >= 1, max_channels >= 1 or None, and fill "background" or "zero".')
+    asked = _per_image(cluster, len(array))
+    background = float(model.background) if fill == "background" else 0.0
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(array), batch_size):
+            block = slice(start, start + batch_size)
+            x = model.tensor(array[block])
+            chosen = _check_clusters(None if asked is None else asked[block], model.soft_assignment(x))
+            parts.append(_explain_block(model, x, chosen, background, max_channels))
+    return ClusterMaps(*(np.concatenate([part[field] for part in parts]) for field in range(4)))
+
+
+def _per_image(cluster: Clusters, count: int) -> NDArray[np.int64] | None:
+    if cluster is None:
+        return None
+    asked = np.asarray(cluster, dtype=np.int64)
+    if asked.shape not in ((), (count,)):
+        raise FitError(f"{asked.size} clusters were given for {count} images. Give one, or one per image.")
+    return np.broadcast_to(asked, (count,))
+
+
+def _check_clusters(asked: NDArray[np.int64] | None, q: torch.Tensor) -> torch.Tensor:
+    """Return the cluster (n,) to explain for each image of soft assignment ``q`` (n, K)."""
+    if asked is None:
+        return q.argmax(1)
+    if asked.min() < 0 or asked.max() >= q.shape[1]:
+        wrong = int(asked[(asked < 0) | (asked >= q.shape[1])][0])
+        raise FitError(f"There is no cluster {wrong}: the model has clusters 0 to {q.shape[1] - 1}.")
+    return torch.tensor(asked, device=q.device)
+
+
+def _explain_block(
+    model: Explainable, x: torch.Tensor, cluster: torch.Tensor, background: float, max_channels: int | None
+) -> tuple[NDArray[Any], ...]:
+    """Images ``x`` (n, C, *grid) of clusters (n,) -> maps, clusters, weight spreads, uniform correlations."""
+    features = model.feature_maps(x)[:, :max_channels]
+    weights, used = channel_weights(model, x, features, cluster, background)
+    maps = weighted_map(features, weights, x.shape[2:])
+    uniform = weighted_map(features, used.to(features.dtype), x.shape[2:])
+    count = used.sum(1).clamp(min=1)
+    mean = weights.sum(1) / count
+    deviation = ((weights - mean[:, None]).square() * used).sum(1).div(count).sqrt()
+    spread = torch.where(mean > 0, deviation / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0.0)
+    return (
+        maps.float().cpu().numpy(),
+        cluster.cpu().numpy(),
+        spread.double().cpu().numpy(),
+        _correlation(maps, uniform).cpu().numpy(),
+    )
+
+
+def channel_weights(
+    model: Explainable, x: torch.Tensor, features: torch.Tensor, cluster: torch.Tensor, background: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Equations (1) and (2): images (n, C, *grid) and feature maps (n, F, *small) -> weights (n, F), used (n, F).
+
+    ``used`` is False for flat channels, whose weight is 0.
+    """
+    count, channels = features.shape[:2]
+    weights = features.new_zeros(count, channels)
+    used = torch.zeros(count, channels, dtype=torch.bool, device=features.device)
+    limit = MASKED_BYTES.get(x.device.type, MASKED_BYTES["cuda"])
+    step = max(1, limit // (x.nbytes // count))  # masked images at once
+    rows = max(1, step // channels)  # several images where all their channels fit, else one and some of its channels
+    contrast = x - background
+    for start in range(0, count, rows):
+        some = slice(start, start + rows)
+        for first in range(0, channels, step):
+            part = slice(first, first + step)
+            mask, usable = scaled_masks(features[some, part], x.shape[2:])
+            # M = b + (x - b) H is x H + b (1 - H) with one product less.
+            masked = (contrast[some, None] * mask[:, :, None]).add_(background)
+            q = model.soft_assignment(masked.flatten(0, 1)).unflatten(0, mask.shape[:2])
+            own = cluster[some, None, None].expand(-1, mask.shape[1], 1)
+            weights[some, part] = q.gather(2, own).squeeze(2) * usable
+            used[some, part] = usable
+    return weights, used
+
+
+def scaled_masks(features: torch.Tensor, grid: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Equation (1): feature maps (n, F, *small) -> masks in 0..1 (n, F, *grid); which channels are not flat (n, F)."""
+    mask = upsample(features, grid)
+    low, high = torch.aminmax(mask.flatten(2), dim=2)
+    spatial = (..., *[None] * len(grid))
+    smallest = FLAT * torch.maximum(low.abs(), high.abs()).clamp(min=1)  # rounding of large values is no contrast
+    span = high - low
+    mask = mask.sub_(low[spatial]).div_(torch.maximum(span, smallest)[spatial])
+    return mask, span >= smallest
+
+
+def weighted_map(features: torch.Tensor, weights: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
+    """Equation (3): feature maps (n, F, *small), weights (n, F) -> maps (n, *grid)."""
+    small = torch.einsum("nf,nf...->n...", weights, features)
+    return upsample(small[:, None], grid)[:, 0].relu_()
+
+
+def upsample(features: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
+    """Linear interpolation between voxel centres: (n, F, *small) -> (n, F, *grid)."""
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid)]
+    return interpolate(features, size=list(grid), mode=mode, align_corners=False)
+
+
+def _correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Pearson's r of each pair of maps (n, *grid), NaN where one is the same everywhere."""
+    a, b = first.double().flatten(1), second.double().flatten(1)
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    flat = (a.abs().amax(1) < FLAT) | (b.abs().amax(1) < FLAT)
+    r = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    return torch.where(flat, torch.nan, r.clamp(-1, 1))
+
+
+def common_scale(maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """Divide maps (n, \\*grid) by their one largest value; returns the maps in 0..1 and that value (0: all are 0)."""
+    largest = float(maps.max(initial=0.0))
+    return (maps / np.float32(largest) if largest > 0 else maps.copy()), largest
+
+
+def cluster_means(maps: NDArray[Any], clusters: NDArray[np.integer[Any]], k: int) -> NDArray[np.float32]:
+    """Mean map (k, \\*grid) of the images of each cluster 0..k-1; zero for a cluster without images."""
+    means = np.zeros((k, *maps.shape[1:]), dtype=np.float32)
+    for cluster in range(k):
+        members = np.flatnonzero(np.asarray(clusters) == cluster)
+        if len(members):
+            means[cluster] = maps[members].mean(axis=0, dtype=np.float32)
+    return means

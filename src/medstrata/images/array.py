@@ -1,0 +1,260 @@
+"""NumPy arrays: ``.npy``, and ``.npz`` with the key ``images``. No other key is ever read, so labels stay unseen.
+
+What the axes of an array mean follows from its shape alone, tried in this order:
+
+========================  =============================================================
+shape                     read as
+========================  =============================================================
+``(N, H, W)``             N grey images
+``(N, H, W, 1 or 3)``     N grey or colour images
+``(N, 1 or 3, H, W)``     N grey or colour images
+``(N, D, H, W)``          N grey volumes
+``(N, 1 or 3, D, H, W)``  N grey or colour volumes
+``(N, D, H, W, 1 or 3)``  N grey or colour volumes
+========================  =============================================================
+
+Rows and columns must be at least ``MIN_SIDE`` long. A ``.npy`` on disk is mapped, never loaded; an ``.npz`` is
+compressed and must fit into memory. Objects (pickles) are refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from tokenize import TokenError
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from medstrata.errors import FileProblem, InputError
+from medstrata.images.listing import Source
+from medstrata.images.records import FrameSource, ImageRecord, Pixels
+
+KEY = "images"
+MIN_SIDE = 8  # pixels; shorter axes are channels or features, not rows and columns of an image
+BLOCK_BYTES = 2**24  # read at once while the range of values is measured
+DECODER = f"numpy {np.__version__}"
+
+_DAMAGE = (
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    SyntaxError,
+    OverflowError,
+    RuntimeError,
+    TokenError,
+)
+_CHANNELS = (1, 3)
+_EXPECTED = "(N, H, W), (N, H, W, 3), (N, 3, H, W), (N, D, H, W) or (N, C, D, H, W)"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Axes of a stored array: ``channel_axis`` is None for grey images without an axis of channels."""
+
+    images: int
+    channels: int
+    spatial: tuple[int, ...]  # (H, W) or (D, H, W)
+    channel_axis: int | None
+
+
+def layout_of(shape: Sequence[int]) -> Layout:
+    """Return what the axes of ``shape`` mean, by the rule at the top of this file.
+
+    Raises
+    ------
+    FileProblem : ``array_shape``
+    """
+    count, *rest = shape if len(shape) else (0,)
+    layout = None
+    if len(rest) == 2:
+        layout = Layout(count, 1, tuple(rest), None)
+    elif len(rest) in (3, 4):
+        last_first = len(rest) == 3
+        axes = [axis for axis in ((len(rest), 1) if last_first else (1, len(rest))) if shape[axis] in _CHANNELS]
+        if axes:
+            spatial = tuple(length for axis, length in enumerate(shape) if axis not in (0, axes[0]))
+            layout = Layout(count, shape[axes[0]], spatial, axes[0])
+        elif len(rest) == 3:
+            layout = Layout(count, 1, tuple(rest), None)
+    if layout is None or count < 1 or min(layout.spatial) < 1 or min(layout.spatial[-2:]) < MIN_SIDE:
+        sentence = f"An array of shape {tuple(shape)} is no set of images; expected {_EXPECTED}, sides from {MIN_SIDE}."
+        raise FileProblem("array_shape", sentence)
+    return layout
+
+
+def read_headers(source: Source, name: str) -> list[ImageRecord]:
+    """Return one record per row of an array; the range of values is that of the whole array, without NaN.
+
+    Raises
+    ------
+    FileProblem : ``array_key``, ``array_shape``, ``data_type``, ``truncated``
+    InputError : the array is INPUT itself and has no key ``images``; the message names the keys it has
+    """
+    with _stream(source, name) as stream:
+        shape, dtype = _array_header(stream)
+        layout = layout_of(shape)
+        low, high = _value_range(stream, dtype, math.prod(shape))
+    volume = len(layout.spatial) == 3
+    return [
+        ImageRecord(
+            unit="series" if volume else "image",
+            format="array",
+            frames=[FrameSource(name, row)],
+            rows=layout.spatial[-2],
+            columns=layout.spatial[-1],
+            slices=layout.spatial[0] if volume else 1,
+            channels=layout.channels,
+            bits=1 if dtype.kind == "b" else dtype.itemsize * 8,
+            geometry="none",
+            photometric="RGB" if layout.channels == 3 else "MONOCHROME2",
+            value_low=low,
+            value_high=high,
+        )
+        for row in range(layout.images)
+    ]
+
+
+def read_pixels(source: Source, frames: Sequence[FrameSource], slices: Sequence[int] | None = None) -> Pixels:
+    """Return one row as float32 ``(C, H, W)`` or ``(C, D, H, W)``; ``slices``: numbers along D.
+
+    Many rows are read faster as blocks of ``load_array``.
+
+    Raises
+    ------
+    FileProblem : ``not_finite``, or a code of ``read_headers``
+    """
+    image = load_array(source, frames[0].file)[frames[0].frame]
+    if slices is not None and image.ndim == 4:
+        image = image[:, list(slices)]
+    with np.errstate(over="ignore"):
+        image = np.ascontiguousarray(image, dtype=np.float32)
+    if not np.isfinite(image).all():
+        raise FileProblem("not_finite", "The image holds values that are not numbers (NaN or infinite).")
+    return Pixels(image, decoder=DECODER)
+
+
+def load_array(source: Source, name: str) -> NDArray[Any]:
+    """Return all images of one array as a read-only ``(N, C, H, W)`` or ``(N, C, D, H, W)`` view, in its own type.
+
+    A ``.npy`` on disk is a memory map. Anything else is loaded once per process and kept until another array is asked
+    for, so that rows can be read one by one.
+
+    Raises
+    ------
+    FileProblem : a code of ``read_headers``
+    InputError : INPUT is gone
+    """
+    try:
+        status = (source.local_path(name) or source.path).stat()
+        return _load(_Key(source, name), status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise source.explain(error) from None
+
+
+class _Key:
+    """A source and a name, equal where both mean the same file: every task of a worker brings its own Source."""
+
+    def __init__(self, source: Source, name: str) -> None:
+        self.source, self.name = source, name
+        self.identity = (source.kind, source.path, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+
+@lru_cache(maxsize=1)
+def _load(key: _Key, modified: int, size: int) -> NDArray[Any]:
+    source, name = key.source, key.name
+    path = source.local_path(name)
+    with _stream(source, name) as stream:
+        layout = layout_of(_array_header(stream)[0])
+        stream.seek(0)
+        if path is not None and not isinstance(stream, zipfile.ZipExtFile):
+            array: NDArray[Any] = npy.open_memmap(path, mode="r")
+        else:
+            array = npy.read_array(stream, allow_pickle=False)
+    array.flags.writeable = False
+    if layout.channel_axis is None:
+        return array[:, None]
+    return np.moveaxis(array, layout.channel_axis, 1)
+
+
+@contextmanager
+def _stream(source: Source, name: str) -> Iterator[IO[bytes]]:
+    """Yield the stream of a ``.npy``, or of the member ``images`` of an ``.npz``; damage becomes a FileProblem."""
+    with source.open(name) as file:
+        packed = file.read(2) == b"PK"
+        file.seek(0)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an oddly written header is read all the same
+                if not packed:
+                    yield file
+                    return
+                with zipfile.ZipFile(file) as archive, archive.open(_member(source, archive.namelist())) as member:
+                    yield member
+        except MemoryError:
+            raise FileProblem("too_large", "The array does not fit into memory; save it as .npy.") from None
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # not the disk: an offset in the zip's directory points nowhere
+                raise
+            raise _damaged() from None
+        except _DAMAGE:
+            raise _damaged() from None
+
+
+def _damaged() -> FileProblem:
+    return FileProblem("truncated", "The array is damaged or cut short; save it again.")
+
+
+def _member(source: Source, names: list[str]) -> str:
+    if f"{KEY}.npy" in names:
+        return f"{KEY}.npy"
+    if source.kind == "file":
+        keys = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "none"
+        raise InputError(f"{source.path} has no key '{KEY}' (keys: {keys}). Save the images under the key '{KEY}'.")
+    reason = f"The .npz has {len(names)} keys, none of them '{KEY}'; save the images under the key '{KEY}'."
+    raise FileProblem("array_key", reason)
+
+
+def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy.read_magic(stream)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise _data_type()
+    return shape, dtype
+
+
+def _data_type() -> FileProblem:
+    return FileProblem("data_type", "The array holds neither integers nor real numbers of up to 64 bits.")
+
+
+def _value_range(stream: IO[bytes], dtype: np.dtype[Any], count: int) -> tuple[float | None, float | None]:
+    """Return the smallest and largest finite value of the ``count`` values that follow in ``stream``."""
+    low, high, left = math.inf, -math.inf, count
+    while left:
+        block = stream.read(min(left, BLOCK_BYTES // dtype.itemsize) * dtype.itemsize)
+        if len(block) < dtype.itemsize:
+            raise EOFError
+        values = np.frombuffer(block[: len(block) // dtype.itemsize * dtype.itemsize], dtype)
+        left -= len(values)
+        if dtype.kind == "f":
+            values = values[np.isfinite(values)]
+        if len(values):
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return (low, high) if low <= high else (None, None)

@@ -1,0 +1,99 @@
+"""Images as one array, read block by block: shapes, checks, preprocessing. Works on memory maps larger than RAM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medstrata.errors import FitError
+
+Images = NDArray[Any]  # (N, C, H, W) or (N, C, D, H, W), integer or float
+BLOCK_BYTES = 64 << 20  # float32 bytes of one block of images in a pass over the whole set
+
+
+def as_images(X: Any) -> Images:
+    """View ``X`` as ``(N, C, H, W)`` or ``(N, C, D, H, W)`` without copying.
+
+    ``X`` is an array or memory map of shape ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, C, D, H, W)``, of any integer,
+    boolean or float type.
+
+    Raises
+    ------
+    FitError : another shape or type, or no image at all
+    """
+    array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if array.ndim == 3:
+        array = array[:, None]
+    if array.ndim not in (4, 5) or 0 in array.shape:
+        raise FitError(
+            f"Images of shape {np.shape(X)} cannot be clustered. "
+            "Give (N, H, W), (N, C, H, W) or (N, C, D, H, W) with at least one image."
+        )
+    if array.dtype == bool:
+        array = array.view(np.uint8)
+    if array.dtype.kind not in "uif":
+        raise FitError(f"Images of type {array.dtype} cannot be clustered. Convert them to integers or floats first.")
+    return array
+
+
+def blocks(images: Images, size: int | None = None) -> Iterator[slice]:
+    """Yield slices over the first axis, by default of about ``BLOCK_BYTES`` in float32."""
+    step = size or max(1, BLOCK_BYTES // (4 * int(np.prod(images.shape[1:]))))
+    for start in range(0, len(images), step):
+        yield slice(start, min(start + step, len(images)))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How stored values become what the network sees: ``(x - offset) / scale``, background replaced before.
+
+    ``background`` (in stored units, or None) is what voxels equal to zero are set to first.
+    """
+
+    offset: float
+    scale: float
+    background: float | None = None
+
+    def __call__(self, block: Images, device: torch.device) -> torch.Tensor:
+        """Return float32 ``(n, C, ...)`` on ``device``."""
+        x = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32)).to(device)
+        if self.background is not None:
+            x = torch.where(x == 0, self.background, x)
+        return x.sub(self.offset).div_(self.scale)
+
+
+def measure(images: Images, kind: str) -> Preprocessing:
+    """Measure the preprocessing on the whole set, in one pass.
+
+    ``kind`` is ``"standard"`` (mean 0, standard deviation 1 over all voxels of the set) or ``"published"`` (Ryan et
+    al. 2020: divided by the set's maximum, voxels equal to zero set to the mean of the others).
+
+    Raises
+    ------
+    FitError : values that are not finite, or all images equal
+    """
+    total = squares = above = 0.0
+    high, nonzero, distinct = -np.inf, 0, len(images) == 1
+    for part in blocks(images):
+        block = np.asarray(images[part], dtype=np.float64)
+        if not np.isfinite(block).all():
+            bad = part.start + int(np.flatnonzero(~np.isfinite(block).all(axis=tuple(range(1, block.ndim))))[0])
+            raise FitError(f"Image {bad} holds NaN or infinite values. Leave it out or repair it, then fit again.")
+        total += block.sum()
+        squares += np.square(block).sum()
+        high = max(high, float(block.max()))
+        above += block[block != 0].sum()
+        nonzero += int(np.count_nonzero(block))
+        distinct = distinct or bool((images[part] != images[:1]).any())
+    if not distinct:
+        raise FitError(f"All {len(images)} images are equal: there is nothing to cluster. Check the input.")
+    if kind == "published":
+        return Preprocessing(0.0, high or 1.0, above / max(nonzero, 1))
+    mean = total / images.size
+    deviation = float(np.sqrt(max(squares / images.size - mean**2, 0.0)))
+    return Preprocessing(mean, deviation or 1.0)

@@ -1,0 +1,133 @@
+"""The stages that need torch: fit and assign."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from medstrata.errors import RunFolderError
+from medstrata.evidence.typicality import assignments_table, fit_reference
+from medstrata.images.plan import Plan
+from medstrata.learning.comm import processors
+from medstrata.methods.baselines import pca_kmeans, pixel_graph, principal_components
+from medstrata.methods.method import ClusteringMethod, load, make_method
+from medstrata.run import Progress, RunFolder, atomic, write_json, write_table
+
+Floats = NDArray[np.float32]
+REFERENCE = ("fit_embeddings.npy", "fit_soft_assignments.npy")  # of the images a copied model was fitted on
+
+
+def method_of(plan: Plan, device: str) -> ClusteringMethod:
+    """Construct the plan's method with the plan's settings."""
+    settings = dict(plan.settings)
+    training = {"batch_size": plan.batch_size, **settings.pop("training", {})}
+    own = {"n_clusters": plan.n_clusters, "random_state": plan.seed, "device": device, "training": training}
+    return make_method(plan.method, own | settings)
+
+
+def fit(
+    out: Path, plan: Plan, device: str, token: str, progress: Progress, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Fit the plan's method on ``pixels.npy``; write the model, its history and the baselines' labels.
+
+    ``token`` names the inputs: a checkpoint of other inputs is thrown away, one of the same inputs is continued.
+    """
+    pixels = np.load(out / "pixels.npy", mmap_mode="r")
+    checkpoint = _checkpoint(out, token)
+    method = method_of(plan, device).fit(pixels, checkpoint=checkpoint, progress=progress)
+    for sentence in method.warnings_:
+        say(f"fit: {sentence}")
+    method.save(out)
+    with atomic(out / "history.jsonl") as part:
+        part.write_text("".join(json.dumps(record) + "\n" for record in method.history_), encoding="utf-8")
+    _baselines(out, pixels, plan)
+    checkpoint.unlink(missing_ok=True)
+    used = len(np.unique(method.labels_))
+    say(f"fit: {plan.method} found {used} clusters in {len(method.history_)} epochs")
+    return {"clusters_used": used, "warnings": method.warnings_, "threads": processors(), "device": str(method.device_)}
+
+
+def _checkpoint(out: Path, token: str) -> Path:
+    folder, file = RunFolder(out), out / "checkpoint.safetensors"
+    state = folder.state()
+    if state.get("fitting") != token:
+        file.unlink(missing_ok=True)
+        write_json(out / "run.json", state | {"fitting": token})
+    return file
+
+
+def _baselines(out: Path, pixels: NDArray[Any], plan: Plan) -> None:
+    """Cluster the same pixels without training, so that the deep clustering never stands alone."""
+    components = principal_components(pixels, plan.seed)
+    rows = pq.read_table(out / "images.parquet", columns=["image_id"])
+    table = pa.table(
+        {
+            "image_id": rows["image_id"],
+            "pca_kmeans": pca_kmeans(components, plan.n_clusters, plan.seed),
+            "pixel_graph": pixel_graph(components, plan.n_clusters, plan.seed),
+        }
+    )
+    first = np.unique(np.asarray(rows["image_id"]), return_index=True)[1]  # a volume's central slices: its first one
+    write_table(out / "baselines.parquet", table.take(np.sort(first)))
+
+
+def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
+    """Assign every decoded image by the model's own soft assignment; the slices of one volume are averaged."""
+    method = load(out, device)
+    pixels = np.load(out / "pixels.npy", mmap_mode="r")
+    ids = np.asarray(pq.read_table(out / "images.parquet", columns=["image_id"])["image_id"])
+    z, q = method.embed_and_assign(pixels, progress)
+    image_ids, z, q = _average(ids, z, q)
+    copied = (out / REFERENCE[0]).exists()  # the model was fitted elsewhere: these images are new to it
+    reference = fit_reference(*(np.load(out / name) for name in REFERENCE)) if copied else None
+    table = assignments_table(image_ids.tolist(), z, q, reference)
+    _write_array(out / "embeddings.npy", z)
+    _write_array(out / "soft_assignments.npy", q)
+    write_table(out / "assignments.parquet", table)
+    rejected = int((np.asarray(table["cluster"]) < 0).sum())
+    sizes = np.bincount(np.asarray(table["nearest"]), minlength=q.shape[1])
+    say(f"assign: {len(table)} images, sizes {', '.join(map(str, sizes))}; {rejected} rejected as unlike the rest")
+    return {"rejected": rejected}
+
+
+def _average(ids: NDArray[Any], z: Floats, q: Floats) -> tuple[NDArray[Any], Floats, Floats]:
+    """Average the rows of each image, images in the order of their first row."""
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    group = np.argsort(order)[inverse]
+    counts = np.bincount(group)[:, None]
+    means = []
+    for values in (z, q):
+        sums = np.zeros((len(first), values.shape[1]))
+        np.add.at(sums, group, values)
+        means.append((sums / counts).astype(np.float32))
+    return ids[np.sort(first)], means[0], means[1]
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    with atomic(path) as part, open(part, "wb") as file:
+        np.save(file, array)
+
+
+def copy_model(trained: Path, out: Path) -> None:
+    """Copy a fitted model, and the embeddings that tell what is usual for it, into another run folder.
+
+    Raises
+    ------
+    RunFolderError : the model's run is not finished
+    """
+    names = {"model.safetensors": "model.safetensors", "model.json": "model.json", "history.jsonl": "history.jsonl"}
+    names |= {"embeddings.npy": REFERENCE[0], "soft_assignments.npy": REFERENCE[1]}
+    for source, target in names.items():
+        if not (trained / source).exists():
+            raise RunFolderError(f"{source} is missing in {trained}. Run: medstrata run INPUT OUT")
+        with atomic(out / target) as part:
+            shutil.copyfile(trained / source, part)

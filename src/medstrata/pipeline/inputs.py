@@ -1,0 +1,124 @@
+"""How a run folder knows its INPUT: where it is, what was in it, and whether that has changed.
+
+Everything here stands in ``OUT/private/``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medstrata.errors import InputError, RunFolderError
+from medstrata.images.sources import Entry, Source, open_source
+from medstrata.run import RunFolder, digest, read_json, write_json, write_table
+
+
+def check_places(input_path: Path, out: Path) -> None:
+    """Refuse places that would mix the run with its input.
+
+    Raises
+    ------
+    InputError : INPUT does not exist
+    RunFolderError : OUT inside INPUT, or INPUT inside OUT, or OUT is a file
+    """
+    if not input_path.exists():
+        raise InputError(f"{input_path} does not exist. Check the path of INPUT and that its drive is connected.")
+    source, target = input_path.resolve(), out.resolve()
+    if target == source or source in target.parents:
+        raise RunFolderError(f"OUT ({out}) lies inside INPUT ({input_path}). Choose an OUT elsewhere.")
+    if target in source.parents and (target / "run.json").exists():
+        raise RunFolderError(f"INPUT ({input_path}) lies inside OUT ({out}). Choose an OUT elsewhere.")
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file. Choose a folder for OUT.")
+
+
+def connect(folder: RunFolder, input_path: Path, salt_from: RunFolder | None = None) -> None:
+    """Tie OUT to INPUT on the first run; check on later ones that it is the same INPUT.
+
+    ``salt_from``: a run whose pseudonyms are to be the same.
+
+    Raises
+    ------
+    RunFolderError : OUT belongs to another INPUT or was made by another version
+    """
+    state = folder.state()
+    file = folder.private / "input.json"
+    if file.exists():
+        known = read_json(file)["input"]
+        if known != str(input_path.resolve()):
+            raise RunFolderError(f"{folder.path} belongs to another INPUT ({known}). Choose another OUT.")
+        return
+    salt = folder.private / "salt"
+    if not salt.exists():
+        other = salt_from.path / "private" / "salt" if salt_from else None
+        salt.write_text(other.read_text() if other and other.exists() else secrets.token_hex(32))
+        salt.chmod(0o600)
+    write_json(file, {"input": str(input_path.resolve())})
+    write_json(folder.path / "run.json", state)
+
+
+def salt_of(folder: RunFolder) -> str:
+    """Return the secret key of the pseudonyms."""
+    return (folder.private / "salt").read_text().strip()
+
+
+def source_of(folder: RunFolder) -> Source:
+    """Open INPUT again.
+
+    Raises
+    ------
+    RunFolderError : ``OUT/private/`` was removed
+    InputError : INPUT is gone
+    """
+    file = folder.path / "private" / "input.json"
+    if not file.exists():
+        raise RunFolderError(
+            f"{folder.path} has no private/ folder, so its INPUT is unknown. Use the folder where the run was made."
+        )
+    return open_source(Path(read_json(file)["input"]))
+
+
+def write_listing(folder: RunFolder, source: Source) -> list[Entry]:
+    """Write down what is in INPUT now."""
+    entries = source.listing()
+    columns = {
+        "name": [entry.name for entry in entries],
+        "size": [entry.size for entry in entries],
+        "modified": [entry.modified for entry in entries],
+    }
+    write_table(folder.private / "listing.parquet", pa.table(columns))
+    return entries
+
+
+def token(folder: RunFolder) -> str:
+    """Return a token of the salt and of INPUT's listing as it was scanned (as it is now, where it was not)."""
+    file = folder.private / "listing.parquet"
+    if not file.exists():
+        write_listing(folder, source_of(folder))
+    table = pq.read_table(file)
+    return digest(salt_of(folder), [table[name].to_pylist() for name in ("name", "size", "modified")])
+
+
+def check_unchanged(folder: RunFolder) -> None:
+    """Compare INPUT with what was scanned.
+
+    Raises
+    ------
+    InputError : files were added, removed or changed since
+    """
+    if not folder.token("scan"):
+        (folder.private / "listing.parquet").unlink(missing_ok=True)
+        return
+    table = pq.read_table(folder.private / "listing.parquet")
+    before = {row["name"]: (row["size"], row["modified"]) for row in table.to_pylist()}
+    now = {entry.name: (entry.size, entry.modified) for entry in source_of(folder).listing()}
+    added, removed = len(now.keys() - before.keys()), len(before.keys() - now.keys())
+    changed = sum(before[name] != now[name] for name in before.keys() & now.keys())
+    if added or removed or changed:
+        raise InputError(
+            f"INPUT has changed since it was scanned: {added} files added, {removed} removed, {changed} modified. "
+            "Add --redo scan to take the change in, or choose another OUT."
+        )

@@ -1,0 +1,156 @@
+"""Carry out stages: all of them (``run_pipeline``), one (``run_stage``), or those that sort new images.
+
+A stage is done again only when what goes into it has changed, or when it is asked for.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from medstrata.errors import RunFolderError
+from medstrata.images import planning
+from medstrata.images.catalog import Catalog
+from medstrata.images.plan import describe
+from medstrata.images.selection import check_plan
+from medstrata.pipeline import inputs
+from medstrata.pipeline.stages import NAMES, STAGES, Job, Stage, check_method
+from medstrata.run import RunFolder, digest, read_json
+
+
+def run_pipeline(input_path: Path | str, out: Path | str, *, redo: str | None = None, **settings: Any) -> Path:
+    """Do everything: ``INPUT`` -> ``OUT/report.html``; return the report's path.
+
+    What is up to date is skipped; ``redo`` names a stage to repeat, with all after it. ``settings`` are the fields of
+    ``Job`` (``options``, ``device``, ``workers``, ``progress``, ``say``).
+
+    Raises
+    ------
+    InputError, PlanError, RunFolderError, FitError : each with what to do next
+    """
+    job = Job(RunFolder(Path(out)), **settings)
+    inputs.check_places(Path(input_path), job.path)
+    with job.folder.locked():
+        inputs.connect(job.folder, Path(input_path))
+        if redo is not None:
+            _forget_from(job, redo)
+        inputs.check_unchanged(job.folder)
+        for stage in STAGES:
+            _do(stage, job)
+    return job.path / "report.html"
+
+
+def run_stage(name: str, job: Job, *, input_path: Path | None = None, redo: bool = False) -> None:
+    """Do one stage of a run folder (``scan`` makes the folder and needs ``input_path``).
+
+    Raises
+    ------
+    RunFolderError : not a run folder, or an earlier stage has not been done
+    """
+    if input_path is not None:
+        inputs.check_places(input_path, job.path)
+    elif not (job.path / "run.json").exists():
+        raise RunFolderError(f"{job.path} is not a run folder. Begin with: medstrata scan INPUT OUT")
+    with job.folder.locked():
+        if input_path is not None:
+            inputs.connect(job.folder, input_path)
+        if redo:
+            _forget_from(job, name)
+        if name == "scan":
+            inputs.check_unchanged(job.folder)
+        for earlier in STAGES[: NAMES.index(name)]:
+            if not job.folder.token(earlier.name):
+                raise RunFolderError(
+                    f"{earlier.name} has not been done in {job.path}. Run: medstrata {earlier.name} OUT"
+                )
+        _do(STAGES[NAMES.index(name)], job)
+
+
+def assign_new(model_folder: Path, input_path: Path, job: Job) -> None:
+    """Sort new images with the model of an existing run into a run folder of their own; that run is never touched.
+
+    The plan is copied, so that new images come onto the model's grid with the model's intensity rules; pseudonyms are
+    made with the same salt.
+
+    Raises
+    ------
+    RunFolderError : no finished run in ``model_folder``; NEW_OUT is the same folder
+    """
+    from medstrata.pipeline import fitting
+
+    trained = RunFolder(model_folder)
+    if not trained.token("assign"):
+        raise RunFolderError(f"{model_folder} holds no finished run. Run: medstrata run INPUT OUT")
+    if trained.path.resolve() == job.path.resolve():
+        raise RunFolderError("NEW_OUT is the folder of the model. Choose another folder for the new images.")
+    inputs.check_places(input_path, job.path)
+    with job.folder.locked():
+        inputs.connect(job.folder, input_path, salt_from=trained)
+        inputs.check_unchanged(job.folder)
+        _do(STAGES[0], job)
+        shutil.copyfile(model_folder / "plan.json", job.path / "plan.json")
+        job.folder.mark("plan", "copied", 0.0)
+        _do(STAGES[2], job)
+        token = digest("copied", trained.token("fit"), trained.token("assign"))
+        if job.folder.token("fit") != token:
+            fitting.copy_model(model_folder, job.path)
+            job.folder.mark("fit", token, 0.0)
+        for stage in STAGES[4:]:
+            _do(stage, job)
+
+
+def _do(stage: Stage, job: Job) -> None:
+    """Do one stage, or say that it is up to date."""
+    if stage.name == "plan" and _keep_plan(job):
+        job.say("plan: kept as it stands")
+    elif job.folder.is_done(stage.name, token := stage.token(job), stage.files):
+        job.say(f"{stage.name}: up to date")
+    else:
+        started = time.monotonic()
+        facts = stage.work(job)
+        job.folder.mark(stage.name, token, time.monotonic() - started, **facts)
+    if stage.name == "plan":
+        for decision, value, reason in describe(job.plan()):
+            job.say(f"  {decision:<18} {value}" + (f"   {reason}" if reason else ""))
+
+
+def _edited(job: Job) -> bool:
+    """Whether plan.json differs from what this program wrote."""
+    file = job.path / "plan.json"
+    return file.exists() and digest(read_json(file)) != job.folder.state()["stages"].get("plan", {}).get("written")
+
+
+def _keep_plan(job: Job) -> bool:
+    """An edited plan is honoured, and a plan made with options stands when a later call repeats none of them.
+
+    Raises
+    ------
+    RunFolderError : the plan was edited and options that it may contradict are given
+    """
+    plain = job.options == planning.PlanOptions()
+    if _edited(job):
+        if not plain:
+            raise RunFolderError(
+                "plan.json was edited by hand, and options that belong to the plan are given too. "
+                "Leave the options out to use the edited plan, or add --redo plan to make a new one."
+            )
+        check_plan(job.plan(), Catalog.read(job.path))
+        check_method(job.plan())
+        if not job.folder.token("plan"):
+            job.folder.mark("plan", "edited", 0.0)
+        return True
+    record = job.folder.state()["stages"].get("plan", {})
+    return bool(plain and record and record.get("scan") == job.folder.token("scan"))
+
+
+def _forget_from(job: Job, name: str) -> None:
+    """Forget a stage and all after it. A plan that was not edited goes with the scan, an edited one stays."""
+    if name not in NAMES:
+        raise RunFolderError(f"There is no stage {name!r}. The stages are: {', '.join(NAMES)}.")
+    if name == "plan" or (name == "scan" and not _edited(job)):
+        (job.path / "plan.json").unlink(missing_ok=True)
+    if NAMES.index(name) <= NAMES.index("fit"):
+        (job.path / "checkpoint.safetensors").unlink(missing_ok=True)
+    job.folder.forget(NAMES[NAMES.index(name) :])

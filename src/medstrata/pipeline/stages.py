@@ -1,0 +1,160 @@
+"""What each stage reads and writes, and what makes it out of date. The work itself stands in the stage's own room."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medstrata.errors import PlanError
+from medstrata.images import planning, store
+from medstrata.images.catalog import Catalog, scan
+from medstrata.images.plan import Plan, load_plan
+from medstrata.methods import METHODS
+from medstrata.pipeline import inputs
+from medstrata.run import Progress, RunFolder, digest, no_progress, write_json
+
+Say = Callable[[str], None]
+
+
+def _silent(sentence: str) -> None:
+    """Say nothing."""
+
+
+@dataclass
+class Job:
+    """One call of the pipeline: the run folder, what the user chose, and how to tell the user what happens."""
+
+    folder: RunFolder
+    options: planning.PlanOptions = field(default_factory=planning.PlanOptions)
+    device: str = "auto"
+    workers: int = 0  # processes that read files; 0: one per processor
+    progress: Progress = no_progress
+    say: Say = _silent
+
+    @property
+    def path(self) -> Path:
+        """The folder OUT."""
+        return self.folder.path
+
+    @property
+    def readers(self) -> int:
+        """How many processes read files."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+    def plan(self) -> Plan:
+        """The plan as it stands in OUT, with what the user may have edited."""
+        return load_plan(self.path / "plan.json")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: the files it writes, the inputs that decide whether it is up to date, and its work.
+
+    ``work`` returns facts for ``run.json`` (numbers and names of software, no paths).
+    """
+
+    name: str
+    files: tuple[str, ...]
+    inputs: Callable[[Job], list[Any]]
+    work: Callable[[Job], dict[str, Any]]
+
+    def token(self, job: Job) -> str:
+        """Return the token of the stage's inputs as they are now."""
+        return digest(self.name, self.inputs(job))
+
+
+def _scan(job: Job) -> dict[str, Any]:
+    source = inputs.source_of(job.folder)
+    files = len(inputs.write_listing(job.folder, source))
+    catalog = scan(source, inputs.salt_of(job.folder), job.readers, job.progress)
+    catalog.write(job.path)
+    images = catalog.images().num_rows
+    left_out = catalog.table.num_rows - images
+    job.say(f"scan: {images} images and {left_out} left out, in {files} files")
+    return {"images": images, "left_out": left_out}
+
+
+def _plan(job: Job) -> dict[str, Any]:
+    plan = planning.make_plan(Catalog.read(job.path), job.options)
+    check_method(plan)
+    write_json(job.path / "plan.json", vars(plan))
+    return {"written": digest(vars(plan)), "scan": job.folder.token("scan")}
+
+
+def check_method(plan: Plan) -> None:
+    """Raise PlanError where the plan names a method that is not there."""
+    if plan.method not in METHODS:
+        raise PlanError(f"There is no method '{plan.method}'. Choose one of: {', '.join(METHODS)}.")
+
+
+# Keys of the plan that change nothing in the pixels: editing them does not decode again.
+_FITTING_KEYS = ("method", "n_clusters", "batch_size", "seed", "maps_per_cluster", "settings", "reasons")
+
+
+def _decode_inputs(job: Job) -> list[Any]:
+    decoding = {key: value for key, value in vars(job.plan()).items() if key not in _FITTING_KEYS}
+    return [job.folder.token("scan"), decoding]
+
+
+def _decode(job: Job) -> dict[str, Any]:
+    source, catalog = inputs.source_of(job.folder), Catalog.read(job.path)
+    summary = store.decode(source, catalog, job.plan(), job.path, job.readers, job.progress)
+    job.say(f"decode: {summary.decoded} images decoded, {summary.left_out} left out (left_out.parquet says why)")
+    return {"images": summary.decoded, "left_out": summary.left_out}
+
+
+def _fit_inputs(job: Job) -> list[Any]:
+    plan = job.plan()
+    return [job.folder.token("decode"), plan.method, plan.n_clusters, plan.batch_size, plan.seed, plan.settings]
+
+
+def _fit(job: Job) -> dict[str, Any]:
+    from medstrata.pipeline import fitting  # torch loads here, so that scan and plan do without
+
+    return fitting.fit(job.path, job.plan(), job.device, digest(_fit_inputs(job)), job.progress, job.say)
+
+
+def _assign(job: Job) -> dict[str, Any]:
+    from medstrata.pipeline import fitting
+
+    return fitting.assign(job.path, job.device, job.progress, job.say)
+
+
+def _explain(job: Job) -> dict[str, Any]:
+    from medstrata.evidence.explain import explain
+    from medstrata.methods.method import load
+
+    explain(job.path, load(job.path, job.device), job.plan().maps_per_cluster, job.progress)
+    return {}
+
+
+def _report(job: Job) -> dict[str, Any]:
+    from medstrata.report.page import write_report
+
+    write_report(job.path)
+    return {}
+
+
+STAGES = (
+    Stage("scan", ("catalog.parquet",), lambda job: [inputs.token(job.folder)], _scan),
+    Stage("plan", ("plan.json",), lambda job: [job.folder.token("scan"), vars(job.options)], _plan),
+    Stage("decode", ("pixels.npy", "images.parquet", "left_out.parquet"), _decode_inputs, _decode),
+    Stage("fit", ("model.safetensors", "model.json", "history.jsonl", "baselines.parquet"), _fit_inputs, _fit),
+    Stage(
+        "assign",
+        ("embeddings.npy", "soft_assignments.npy", "assignments.parquet"),
+        lambda job: [job.folder.token("decode"), job.folder.token("fit")],
+        _assign,
+    ),
+    Stage(
+        "explain",
+        ("maps/index.parquet", "maps/cluster_maps.npy"),
+        lambda job: [job.folder.token("assign"), job.plan().maps_per_cluster],
+        _explain,
+    ),
+    Stage("report", ("report.html",), lambda job: [job.folder.token("explain"), vars(job.plan())], _report),
+)
+NAMES = tuple(stage.name for stage in STAGES)

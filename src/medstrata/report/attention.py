@@ -1,0 +1,167 @@
+"""What to look at first: the findings that should make a reader doubt the clusters, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medstrata.report.facts import Facts
+from medstrata.report.wording import association, count, listing, number, percent, things
+
+LARGEST_SHARE = 0.9
+TINY_SHARE, TINY_SIZE = 0.01, 5
+FOLLOWS_SCANNER = 0.3
+LITTLE_AGREEMENT = 0.3
+LOW_MARGIN, LOW_MARGIN_SHARE = 0.1, 0.25
+MANY_LEFT_OUT = MANY_REJECTED = 0.1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding: ``kind`` is stable for tests and styles, ``serious`` ones stand first."""
+
+    kind: str
+    title: str
+    text: str
+    serious: bool = False
+
+
+def findings(facts: Facts, plan: dict[str, Any]) -> list[Finding]:
+    """List what a reader should look at first, serious findings before the others."""
+    found = [
+        *_privacy(plan),
+        *_collapse(facts),
+        *_scanner(facts, plan),
+        *_manufacturers(facts),
+        *_tiny(facts),
+        *_baselines(facts),
+        *_margins(facts),
+        *_left_out(facts),
+    ]
+    return sorted(found, key=lambda finding: not finding.serious)
+
+
+def _privacy(plan: dict[str, Any]) -> list[Finding]:
+    if not plan.get("include_burned_in"):
+        return []
+    text = (
+        "The plan includes images that may have text burned into their pixels. Images that are known to have it are "
+        "never shown on this page, but those that only may have it can be. Check every picture before passing it on."
+    )
+    return [Finding("burned_in", "Pictures may show names", text, serious=True)]
+
+
+def _collapse(facts: Facts) -> list[Finding]:
+    real = [cluster for cluster in facts.clusters if cluster.number >= 0]
+    used = sum(cluster.size > 0 for cluster in real)
+    found = []
+    if used < len(real):
+        text = (
+            f"{count(len(real))} clusters were asked for, but only {count(used)} hold any {facts.noun}. "
+            "Ask for fewer clusters, or do not trust the borders between those that are left."
+        )
+        found.append(Finding("collapse", "Some clusters are empty", text, serious=True))
+    largest = max(real, key=lambda cluster: cluster.size)
+    if len(real) > 1 and largest.share > LARGEST_SHARE:
+        text = (
+            f"Cluster {largest.number} holds {percent(largest.share)} of all {facts.noun}. Either these really are all "
+            "of one kind, or the method did not find the differences: look at the map of all images."
+        )
+        found.append(Finding("collapse", "Almost everything is in one cluster", text, serious=True))
+    return found
+
+
+def _scanner(facts: Facts, plan: dict[str, Any]) -> list[Finding]:
+    strong = [(column, value) for column, value in facts.scanner if value >= FOLLOWS_SCANNER]
+    if not strong:
+        return []
+    named = listing([f"{column.label.lower()} ({number(value)})" for column, value in strong])
+    if plan.get("goal") == "categories":
+        advice = (
+            "In a mixed archive some of this is to be expected, since each kind of image has its own scanners. "
+            "It is a problem where two clusters show the same anatomy."
+        )
+    else:
+        advice = "A difference between such clusters may be a difference between scanners, not between patients."
+    text = (
+        f"The clusters go {association(strong[0][1])} together with: {named}; 0 means not at all, 1 means completely. "
+        f"{advice}"
+    )
+    serious = plan.get("goal") != "categories"
+    return [Finding("scanner", "The clusters follow how the images were made", text, serious)]
+
+
+def _manufacturers(facts: Facts) -> list[Finding]:
+    named = [
+        f"cluster {cluster.number} ({cluster.manufacturer[0]}: {percent(cluster.manufacturer[1])} of it, "
+        f"{percent(cluster.manufacturer[2])} overall)"
+        for cluster in facts.clusters
+        if cluster.manufacturer
+    ]
+    if not named:
+        return []
+    text = (
+        f"Almost all {facts.noun} come from one manufacturer in {listing(named)}. "
+        "Check that the images differ otherwise."
+    )
+    return [Finding("one_manufacturer", "Clusters from one manufacturer", text)]
+
+
+def _tiny(facts: Facts) -> list[Finding]:
+    # With many clusters 1 % is an ordinary size, so the limit falls with their number.
+    limit = min(TINY_SHARE, 0.2 / facts.n_clusters)
+    tiny = [
+        f"cluster {cluster.number} ({things(cluster.size, facts.noun)})"
+        for cluster in facts.clusters
+        if cluster.number >= 0 and cluster.size > 0 and (cluster.share < limit or cluster.size < TINY_SIZE)
+    ]
+    if not tiny:
+        return []
+    shown = listing(tiny[:8] + ([f"{len(tiny) - 8} more"] if len(tiny) > 8 else []))
+    text = f"Very small: {shown}. These are often outliers, damaged images or a rare kind: look at them one by one."
+    return [Finding("tiny", "Very small clusters", text)]
+
+
+def _baselines(facts: Facts) -> list[Finding]:
+    if not facts.agreements or max(found.ari for found in facts.agreements) >= LITTLE_AGREEMENT:
+        return []
+    named = listing([f"{found.title} ({number(found.ari)})" for found in facts.agreements])
+    text = (
+        f"The clusters agree little with simple methods on the same images: {named}, where 1 is the same grouping and "
+        "0 is chance. Without labels nobody can say which is right; compare the images below."
+    )
+    return [Finding("baselines", "Simple methods group these images differently", text)]
+
+
+def _margins(facts: Facts) -> list[Finding]:
+    known = facts.margins[np.isfinite(facts.margins)]
+    share = float((known < LOW_MARGIN).mean()) if len(known) and facts.n_clusters > 1 else 0.0
+    if share < LOW_MARGIN_SHARE:
+        return []
+    text = (
+        f"For {percent(share)} of the {facts.noun} the best and the second-best cluster are almost equally likely "
+        f"(margin below {LOW_MARGIN}). The borders between clusters are soft: do not read much into single assignments."
+    )
+    return [Finding("margins", "Many uncertain assignments", text)]
+
+
+def _left_out(facts: Facts) -> list[Finding]:
+    found = []
+    if facts.left_out > MANY_LEFT_OUT * (facts.left_out + facts.clustered):
+        most = facts.reasons[0]
+        text = f"{left_out_words(facts)} were left out. The most frequent reason ({count(most.count)}): {most.sentence}"
+        found.append(Finding("left_out", "Much was left out", text))
+    rejected = [cluster for cluster in facts.clusters if cluster.number < 0]
+    if rejected and rejected[0].share > MANY_REJECTED:
+        text = f"{percent(rejected[0].share)} of the {facts.noun} fit none of the clusters. Are they of another kind?"
+        found.append(Finding("rejected", "Many images fit no cluster", text))
+    return found
+
+
+def left_out_words(facts: Facts) -> str:
+    """Say how many were left out, and whether these are files or images: the first stage sees files only."""
+    stages = {reason.stage for reason in facts.reasons}
+    noun = "files" if stages == {"scan"} else facts.noun if "scan" not in stages else f"files and {facts.noun}"
+    return things(facts.left_out, noun)

@@ -1,0 +1,143 @@
+"""The report: one self-contained page that a clinician can read, made from the files of the run folder alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from medstrata._version import __version__
+from medstrata.report import wording
+from medstrata.report.attention import findings, left_out_words
+from medstrata.report.cards import MOST_CARDS, make_cards
+from medstrata.report.facts import ALL_MAPS, Facts, gather_facts, map_cautions
+from medstrata.report.figures import colour, embedding_maps, marker, shade, training_curves
+from medstrata.report.folder import RunFolder, read_run_folder
+from medstrata.report.pictures import colour_bar
+from medstrata.run import atomic
+
+REPORT = "report.html"
+FILES = {
+    "catalog.parquet": "one row per image and per skipped file, from the headers",
+    "plan.json": "every decision about the images and the method; may be edited",
+    "pixels.npy": "the images as the method saw them, one row per image or slice",
+    "images.parquet": "what each row of pixels.npy is, and where it lies in its source",
+    "left_out.parquet": "what was left out, in which stage and why",
+    "model.safetensors": "the weights of the fitted model",
+    "model.json": "the settings of the fitted model",
+    "history.jsonl": "what was measured in each pass of the training",
+    "embeddings.npy": "the numbers by which the model describes each image",
+    "assignments.parquet": "the cluster of each image and how sure it is",
+    "soft_assignments.npy": "the probability of each cluster for each image",
+    "baselines.parquet": "the clusters that simple methods find in the same images",
+    "maps": "what mattered in the images, on the grids of their sources",
+    "run.json": "times, versions and the stages that were run",
+    "log.txt": "what was printed during the run",
+    "private": "which file each image comes from, and the secret key of the image numbers: never pass this on",
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """When and with what the run was made, as far as run.json says."""
+
+    version: str
+    date: str
+    versions: dict[str, str]
+
+
+def write_report(out: Path) -> Path:
+    """Write ``out/report.html`` from the files of the run folder ``out`` and return its path.
+
+    The page holds all pictures itself, asks for nothing from outside, runs no script and never looks into
+    ``out/private``.
+
+    Raises
+    ------
+    RunFolderError : a required stage has not been run, or a file is damaged or cannot be written
+    """
+    html = render(read_run_folder(out))
+    with atomic(out / REPORT) as part:
+        part.write_text(html, encoding="utf-8")
+    return out / REPORT
+
+
+def render(run: RunFolder) -> str:
+    """Return the whole page as HTML."""
+    facts = gather_facts(run)
+    environment = Environment(
+        loader=PackageLoader("medstrata", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=wording.count,
+        percent=wording.percent,
+        number=wording.number,
+        readable=wording.readable,
+        listing=wording.listing,
+    )
+    environment.globals.update(colour=colour, marker=marker, shade=shade)
+    environment.globals.update(agreement_words=wording.agreement, things=wording.things)
+    style = (Path(__file__).with_name("style.css")).read_text(encoding="utf-8")
+    return environment.get_template("template.html").render(
+        style=Markup(style),
+        facts=facts,
+        plan=run.plan,
+        summary=summary(facts),
+        findings=findings(facts, run.plan),
+        origin=read_origin(run.run),
+        cards=make_cards(run, facts),
+        most_cards=MOST_CARDS,
+        has_maps=run.maps is not None,
+        fit_warnings=[str(sentence) for sentence in run.model.get("warnings") or []],
+        map_cautions=map_cautions(run.maps.summary if run.maps else {})[ALL_MAPS],
+        files=[(name, text) for name, text in FILES.items() if (run.path / name).exists()],
+        **_figures(run, facts),
+    )
+
+
+def summary(facts: Facts) -> str:
+    """Say in one sentence what was done."""
+    used = sum(cluster.size > 0 for cluster in facts.clusters if cluster.number >= 0)
+    rejected = sum(cluster.size for cluster in facts.clusters if cluster.number < 0)
+    placed = facts.clustered - rejected
+    parts = [f"{wording.things(placed, facts.noun)} {_were(placed)} sorted into {wording.things(used, 'clusters')}"]
+    if rejected:
+        parts.append(f"{wording.count(rejected)} {'fits' if rejected == 1 else 'fit'} none of them")
+    left_out = facts.left_out
+    parts.append(f"{left_out_words(facts)} {_were(left_out)} left out" if left_out else "nothing was left out")
+    return "; ".join(parts) + "."
+
+
+def _were(amount: int) -> str:
+    return "was" if amount == 1 else "were"
+
+
+def read_origin(run: dict[str, Any]) -> Origin:
+    """Read the version, the date of the last finished stage and the versions of libraries from run.json."""
+    stages = run.get("stages")
+    done = [stage for stage in stages.values() if isinstance(stage, dict)] if isinstance(stages, dict) else []
+    versions: dict[str, str] = {}
+    for part in (run, *done):
+        if isinstance(found := part.get("versions"), dict):
+            versions |= {str(key): str(value) for key, value in found.items()}
+    date = max((str(stage.get("finished", "")) for stage in done), default="")[:10]
+    return Origin(str(run.get("medstrata") or __version__), date, versions)
+
+
+def _figures(run: RunFolder, facts: Facts) -> dict[str, object]:
+    seed = run.plan.get("seed")
+    points, has_tsne, shown = embedding_maps(run.embeddings, facts.labels, seed if isinstance(seed, int) else 0)
+    return {
+        "points": points,
+        "has_tsne": has_tsne,
+        "shown_points": shown,
+        "curves": training_curves(facts.phases) if any(phase.losses or phase.watched for phase in facts.phases) else "",
+        "scale": colour_bar(),
+    }

@@ -1,0 +1,47 @@
+"""The neighbour graph against its definition; Leiden brought to exactly K on planted groups."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medstrata.learning.graph import leiden, shared_neighbour_graph
+
+
+def blobs(groups: int, each: int = 30, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(0, 20, (groups, 3))
+    return (np.repeat(centres, each, 0) + generator.normal(0, 1, (groups * each, 3))).astype(np.float32)
+
+
+def test_weights_are_the_jaccard_index_of_neighbourhoods() -> None:
+    x = blobs(2, 8)
+    graph = shared_neighbour_graph(x, 3).toarray()
+    distances = ((x[:, None] - x[None]) ** 2).sum(2)
+    hoods = [set(np.argsort(row, kind="stable")[:4].tolist()) for row in distances]
+    for i in range(16):
+        for j in range(16):
+            joined = i != j and (j in hoods[i] or i in hoods[j])
+            expected = len(hoods[i] & hoods[j]) / len(hoods[i] | hoods[j]) if joined else 0.0
+            assert graph[i, j] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 5, 9])
+def test_exactly_k_clusters_and_sorted_by_size(k: int) -> None:
+    labels = leiden(shared_neighbour_graph(blobs(4), 10), k, 0)
+    sizes = np.bincount(labels)
+    assert len(sizes) == k and list(sizes) == sorted(sizes, reverse=True)
+
+
+def test_planted_groups_are_found_whole() -> None:
+    labels = leiden(shared_neighbour_graph(blobs(5), 10), 5, 0)
+    assert [len(set(labels[i : i + 30])) for i in range(0, 150, 30)] == [1] * 5
+
+
+def test_fewer_vectors_than_neighbours() -> None:
+    assert len(leiden(shared_neighbour_graph(blobs(1, 5)), 2, 0)) == 5
+
+
+def test_same_seed_same_partition() -> None:
+    graph = shared_neighbour_graph(blobs(4), 10)
+    assert np.array_equal(leiden(graph, 6, 1), leiden(graph, 6, 1))

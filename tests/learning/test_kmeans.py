@@ -1,0 +1,59 @@
+"""k-means against scikit-learn and against the whole answer written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+
+from medstrata.learning.comm import generator
+from medstrata.learning.kmeans import _means, kmeans, nearest
+
+
+def blobs(seed: int = 0) -> torch.Tensor:
+    centres = np.array([[0, 0], [10, 0], [0, 10], [10, 10], [5, 5]])
+    return torch.from_numpy(np.random.default_rng(seed).normal(np.repeat(centres, 40, 0), 1).astype(np.float32) + 100)
+
+
+def test_reaches_the_inertia_of_scikit_learn() -> None:
+    x = blobs()
+    ours = kmeans(x, 5, generator(0))
+    theirs = KMeans(5, n_init=20, random_state=0).fit(x.numpy())
+    assert ours.inertia == pytest.approx(theirs.inertia_, rel=1e-4)
+    assert [len(set(ours.labels[i : i + 40].tolist())) for i in range(0, 200, 40)] == [1] * 5
+
+
+def test_seven_points_with_the_answer_written_out() -> None:
+    x = torch.tensor([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0], [100.0]])
+    found = kmeans(x, 3, generator(1))
+    assert sorted(found.centres.flatten().tolist()) == pytest.approx([1.0, 11.0, 100.0])
+    assert found.inertia == pytest.approx(4.0, abs=1e-3)
+
+
+def test_nearest_is_the_naive_distance() -> None:
+    x, c = torch.randn(50, 3), torch.randn(4, 3)
+    labels, distances = nearest(x, c)
+    naive = torch.tensor([[float(((a - b) ** 2).sum()) for b in c] for a in x])
+    assert torch.equal(labels, naive.argmin(1)) and torch.allclose(distances, naive.min(1).values, atol=1e-5)
+
+
+def test_empty_cluster_takes_the_farthest_vector() -> None:
+    x = torch.tensor([[0.0], [1.0], [9.0]])
+    centres = _means(x, torch.tensor([0, 0, 0]), torch.tensor([0.0, 1.0, 81.0]), 2)
+    assert centres.flatten().tolist() == pytest.approx([10 / 3, 9.0])
+
+
+@pytest.mark.parametrize("k", [1, 6])
+def test_extremes(k: int) -> None:
+    x = torch.arange(6.0)[:, None]
+    assert len(set(kmeans(x, k, generator(0)).labels.tolist())) == k
+
+
+def test_equal_vectors_do_not_break_it() -> None:
+    found = kmeans(torch.ones(5, 2), 3, generator(0))
+    assert found.inertia == 0 and torch.isfinite(found.centres).all()
+
+
+def test_same_seed_same_labels() -> None:
+    assert torch.equal(kmeans(blobs(), 5, generator(3)).labels, kmeans(blobs(), 5, generator(3)).labels)
