@@ -31,7 +31,7 @@ from medstrata.images.planning import make_plan
 from medstrata.images.sources import open_source
 from medstrata.images.store import decode
 from medstrata.run import no_progress
-from medstrata.simulate import Group, Study, simulate_study
+from medstrata.simulation.study import Group, Study, simulate_study
 
 SALT = "00" * 32
 SLICES = 50

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medstrata.methods.dcec import DCEC
     from medstrata.methods.method import load
     from medstrata.pipeline.runner import run_pipeline
-    from medstrata.simulate import simulate_study
+    from medstrata.simulation.study import simulate_study
 
 _HOME = {
     "DCEC": "medstrata.methods.dcec",
@@ -30,7 +30,7 @@ _HOME = {
     "load_images": "medstrata.images.store",
     "run_pipeline": "medstrata.pipeline.runner",
     "score": "medstrata.evidence.metrics",
-    "simulate_study": "medstrata.simulate",
+    "simulate_study": "medstrata.simulation.study",
 }
 
 __all__ = [

@@ -216,7 +216,7 @@ def simulate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")] = 0,
 ) -> None:
     """Write a simulated lung CT study with planted abnormalities as DICOM series, to try medstrata on."""
-    from medstrata.simulate import Study, simulate_study
+    from medstrata.simulation.study import Study, simulate_study
 
     with _session(out_dicom) as console:
         study = Study(patients=patients, seed=seed)

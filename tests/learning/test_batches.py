@@ -26,10 +26,10 @@ def test_blocks_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.tolist() == list(range(10))
 
 
-def test_standard_gives_mean_0_and_deviation_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_centred_gives_mean_0_and_deviation_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "BLOCK_BYTES", 4 * 64 * 7)
     x = np.random.default_rng(0).integers(0, 4096, (50, 1, 8, 8)).astype(np.uint16)
-    seen = measure(x, "standard")(x, CPU)
+    seen = measure(x, "centred")(x, CPU)
     assert float(seen.mean()) == pytest.approx(0, abs=1e-4) and float(seen.std()) == pytest.approx(1, abs=1e-3)
 
 
@@ -43,7 +43,7 @@ def test_published_divides_by_the_maximum_and_fills_the_background() -> None:
 
 def test_constant_images_of_different_values_are_allowed() -> None:
     x = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 4, 4), np.uint8)
-    assert torch.isfinite(measure(x, "standard")(x, CPU)).all()
+    assert torch.isfinite(measure(x, "centred")(x, CPU)).all()
 
 
 def test_first_bad_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,4 +51,4 @@ def test_first_bad_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).random((9, 1, 4, 4))
     x[7, 0, 1, 1] = np.nan
     with pytest.raises(FitError, match="Image 7"):
-        measure(x, "standard")
+        measure(x, "centred")

@@ -137,7 +137,7 @@ def test_as_published_has_the_settings_of_the_authors() -> None:
 def _published() -> object:
     from medstrata.learning.batches import Preprocessing
 
-    return Preprocessing(0.0, 255.0, 80.0)
+    return Preprocessing(torch.zeros(1), 255.0, 80.0)
 
 
 def test_as_published_runs_and_replaces_the_background() -> None:

@@ -140,7 +140,7 @@ def read_pixels(source: Source, frames: Sequence[FrameSource], slices: Sequence[
     with np.errstate(over="ignore"):
         image = np.ascontiguousarray(image, dtype=np.float32)
     if not np.isfinite(image).all():
-        raise FileProblem("not_finite", "The image holds values that are not numbers (NaN or infinite).")
+        raise FileProblem("not_finite", "The image holds values that are not finite (NaN or infinite).")
     return Pixels(image, decoder=DECODER)
 
 

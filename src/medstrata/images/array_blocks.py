@@ -90,7 +90,9 @@ def _decode(rows: NDArray[Any], block: list[Job]) -> Iterator[Decoded | LeftOut]
         if is_finite:
             yield Decoded(job.image_id, job.row, job.slices, source_shape, decoder=array.DECODER, crop=crop)
         else:
-            yield left_out(job, FileProblem("not_finite", "The image holds values that are not numbers."))
+            yield left_out(
+                job, FileProblem("not_finite", "The image holds values that are not finite (NaN or infinite).")
+            )
 
 
 def _scale(rows: NDArray[Any], rule: intensity.Rule) -> FloatArray:

@@ -154,7 +154,9 @@ def _run(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Decoded | LeftOut
 def _nothing_decoded(failed: Sequence[LeftOut]) -> InputError:
     counts = Counter((item.code, item.reason) for item in failed)
     parts = "; ".join(f"{count} x {code}: {reason}" for (code, reason), count in counts.most_common(5))
-    return InputError(f"None of the {len(failed)} images could be decoded. {parts}")
+    return InputError(
+        f"None of the {len(failed)} images could be decoded: {parts} Repair or replace these files, then run again."
+    )
 
 
 def _skipped(catalog: Catalog) -> list[LeftOut]:

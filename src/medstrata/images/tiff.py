@@ -85,7 +85,7 @@ def read_pixels(source: Source, frames: Sequence[FrameSource], slices: Sequence[
         raise FileProblem("damaged", DAMAGED)
     pixels = raster.channels_first(array, notes)
     if not np.isfinite(pixels).all():
-        raise FileProblem("not_finite", "The image holds values that are not numbers (NaN or infinite).")
+        raise FileProblem("not_finite", "The image holds values that are not finite (NaN or infinite).")
     return Pixels(pixels, decoder=decoder, notes=notes)
 
 

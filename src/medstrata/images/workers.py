@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing.context import ForkServerContext
 from typing import TypeVar
 
-from medstrata.errors import FileProblem
+from medstrata.errors import FileProblem, RunFolderError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,8 +46,8 @@ def map_in_processes(
 def _map_chunks(
     function: Callable[[Item], Result], chunks: Sequence[Sequence[Item]], workers: int
 ) -> Iterator[list[Result]]:
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=_context()) as pool:
+        _check_that_workers_start(pool)
         waiting: list[Future[list[Result]]] = []
         remaining = iter(chunks)
         for chunk in islice(remaining, workers * WAITING_PER_WORKER):
@@ -57,14 +58,31 @@ def _map_chunks(
                 waiting.append(pool.submit(_run_chunk, function, chunk))
 
 
+def _context() -> ForkServerContext:
+    """Return a context whose workers start from one process that has read the libraries already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["medstrata.images.readers"])
+    return context
+
+
+def _check_that_workers_start(pool: ProcessPoolExecutor) -> None:
+    """A script that runs everything at its top level runs itself again in each worker, which ends the worker."""
+    try:
+        pool.submit(int).result()
+    except BrokenProcessPool:
+        raise RunFolderError(
+            "The processes that read files do not start. In a script, put the call under "
+            "`if __name__ == '__main__':`, or give workers=1."
+        ) from None
+
+
 def _run_chunk(function: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Result]:
     return [function(item) for item in chunk]
 
 
 def _alone(function: Callable[[Item], Result], item: Item) -> Result | FileProblem:
     """Run one suspect item in a process of its own, so that only the guilty one is lost."""
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=_context()) as pool:
         try:
             return pool.submit(function, item).result()
         except BrokenProcessPool:

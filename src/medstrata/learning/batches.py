@@ -52,10 +52,11 @@ def blocks(images: Images, size: int | None = None) -> Iterator[slice]:
 class Preprocessing:
     """How stored values become what the network sees: ``(x - offset) / scale``, background replaced before.
 
-    ``background`` (in stored units, or None) is what voxels equal to zero are set to first.
+    ``offset`` (C, ...) is an image or a single value; ``background`` (stored units, or None) is what voxels equal to
+    zero are set to first.
     """
 
-    offset: float
+    offset: torch.Tensor
     scale: float
     background: float | None = None
 
@@ -64,27 +65,28 @@ class Preprocessing:
         x = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32)).to(device)
         if self.background is not None:
             x = torch.where(x == 0, self.background, x)
-        return x.sub(self.offset).div_(self.scale)
+        return x.sub(self.offset.to(device)).div_(self.scale)
 
 
 def measure(images: Images, kind: str) -> Preprocessing:
     """Measure the preprocessing on the whole set, in one pass.
 
-    ``kind`` is ``"standard"`` (mean 0, standard deviation 1 over all voxels of the set) or ``"published"`` (Ryan et
-    al. 2020: divided by the set's maximum, voxels equal to zero set to the mean of the others).
+    ``kind`` is ``"centred"`` (minus the set's mean image, over the standard deviation of what is left) or
+    ``"published"`` (Ryan et al. 2020: over the set's maximum, voxels equal to zero set to the mean of the others).
 
     Raises
     ------
     FitError : values that are not finite, or all images equal
     """
-    total = squares = above = 0.0
+    total = np.zeros(images.shape[1:])
+    squares = above = 0.0
     high, nonzero, distinct = -np.inf, 0, len(images) == 1
     for part in blocks(images):
         block = np.asarray(images[part], dtype=np.float64)
         if not np.isfinite(block).all():
             bad = part.start + int(np.flatnonzero(~np.isfinite(block).all(axis=tuple(range(1, block.ndim))))[0])
             raise FitError(f"Image {bad} holds NaN or infinite values. Leave it out or repair it, then fit again.")
-        total += block.sum()
+        total += block.sum(0)
         squares += np.square(block).sum()
         high = max(high, float(block.max()))
         above += block[block != 0].sum()
@@ -93,7 +95,7 @@ def measure(images: Images, kind: str) -> Preprocessing:
     if not distinct:
         raise FitError(f"All {len(images)} images are equal: there is nothing to cluster. Check the input.")
     if kind == "published":
-        return Preprocessing(0.0, high or 1.0, above / max(nonzero, 1))
-    mean = total / images.size
-    deviation = float(np.sqrt(max(squares / images.size - mean**2, 0.0)))
-    return Preprocessing(mean, deviation or 1.0)
+        return Preprocessing(torch.zeros(1), high or 1.0, above / max(nonzero, 1))
+    mean = total / len(images)
+    deviation = float(np.sqrt(max(squares / images.size - np.square(mean).mean(), 0.0)))
+    return Preprocessing(torch.from_numpy(mean.astype(np.float32)), deviation or 1.0)

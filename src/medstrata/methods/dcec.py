@@ -22,11 +22,12 @@ Deviations
 - Stop rule: the authors' code never uses its tolerance and trains 100 epochs; we stop when fewer than ``tolerance``
   of the labels change between two target distributions, as the original DCEC does. ``as_published``: no stop.
 - Preprocessing: the authors divide by the set's maximum and set zero voxels to the mean of the others, because their
-  lungs are masked. By default we standardise with the set's mean and deviation instead.
+  lungs are masked. By default we subtract the set's mean image and divide by the deviation that is left: the network
+  need not learn what all images share, and a masked-out voxel (in activation maps) becomes the cohort's mean.
 - A cluster that loses all its images gets a new prototype: the embedding farthest from every prototype. The authors'
   code leaves it empty.
 - Decoder: the authors put a LeakyReLU after the last layer, which suits data above zero; we do so in ``as_published``
-  only, since standardised images have values below zero.
+  only, since centred images have values below zero.
 - 2-D: the authors published 3-D code only; our 2-D network is the same with 2-D convolutions.
 """
 
@@ -93,7 +94,7 @@ class DCEC(ClusteringMethod):
     embedding_size : Z
     widths : channels of the encoder's stride-2 layers
     clustering_weight : gamma of equation (3)
-    preprocessing : "standard" or "published" (``learning.batches.measure``)
+    preprocessing : "centred" or "published" (``learning.batches.measure``)
     training : epochs, batch size, learning rate, stop rule
     random_state : seed; on a CPU the same seed gives the same labels
     device : "auto", "cpu", "cuda", ...
@@ -112,7 +113,7 @@ class DCEC(ClusteringMethod):
         embedding_size: int = 32,
         widths: tuple[int, ...] = (16, 32, 64),
         clustering_weight: float = 0.1,
-        preprocessing: str = "standard",
+        preprocessing: str = "centred",
         training: Training = Training(),  # noqa: B008 - frozen
         random_state: int = 0,
         device: str = "auto",
@@ -265,4 +266,4 @@ class DCEC(ClusteringMethod):
     def _fingerprint(self, images: Images) -> dict[str, Any]:
         """What a checkpoint must agree with: every setting but the device, the images' shape and preprocessing."""
         settings = {name: value for name, value in settings_of(self).items() if name != "device"}
-        return {"settings": settings, "shape": list(images.shape), "preprocessing": vars(self.preprocessing_)}
+        return {"settings": settings, "shape": list(images.shape), "scale": self.preprocessing_.scale}

@@ -30,6 +30,7 @@ from medstrata.methods import METHODS
 from medstrata.run import Progress, atomic, no_progress, write_json
 
 BLOCK = 256  # images of one evaluation pass
+OFFSET = "preprocessing.offset"  # the name of the mean image among the tensors of a model file
 
 
 class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -129,9 +130,9 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     # -- what maps need ------------------------------------------------------------------------------------------
     @property
     def background(self) -> float:
-        """What a voxel that tells nothing has in the network's space: the mean of the training images."""
+        """What a voxel that tells nothing has in the network's space: its mean over the training images."""
         published = self.preprocessing_.background
-        return 0.0 if published is None else (published - self.preprocessing_.offset) / self.preprocessing_.scale
+        return 0.0 if published is None else published / self.preprocessing_.scale
 
     def tensor(self, block: Images) -> torch.Tensor:
         """Stored values ``(n, C, ...)`` -> float32 tensor as the network sees it."""
@@ -155,6 +156,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         folder = Path(folder)
         self._check_fitted(None)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.network_.state_dict().items()}
+        tensors[OFFSET] = self.preprocessing_.offset.contiguous()
         with atomic(folder / "model.safetensors") as part:
             save_file(tensors, part)
         write_json(
@@ -164,7 +166,8 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
                 "method": _name_of(type(self)),
                 "settings": settings_of(self),
                 "image_shape": list(self.image_shape_),
-                "preprocessing": vars(self.preprocessing_),
+                "scale": self.preprocessing_.scale,
+                "background": self.preprocessing_.background,
                 "warnings": self.warnings_,
             },
         )
@@ -234,8 +237,10 @@ def load(folder: Path | str, device: str = "auto") -> ClusteringMethod:
         values = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         method = make_method(values["method"], {**values["settings"], "device": device})
         method.history_, method.warnings_ = [], values["warnings"]
-        method._prepare(tuple(values["image_shape"]), Preprocessing(**values["preprocessing"]))
-        method.network_.load_state_dict(load_file(folder / "model.safetensors"))
+        tensors = load_file(folder / "model.safetensors")
+        preprocessing = Preprocessing(tensors.pop(OFFSET), values["scale"], values["background"])
+        method._prepare(tuple(values["image_shape"]), preprocessing)
+        method.network_.load_state_dict(tensors)
     except FileNotFoundError as error:
         raise RunFolderError(f"There is no model in {folder}. Run medstrata fit on it first.") from error
     except Exception as error:  # whatever a damaged file raises, the advice is the same

@@ -30,7 +30,7 @@ class Job:
     folder: RunFolder
     options: planning.PlanOptions = field(default_factory=planning.PlanOptions)
     device: str = "auto"
-    workers: int = 0  # processes that read files; 0: one per processor
+    workers: int = 1  # processes that read files; 0: one per processor; above 1 a script needs a __main__ guard
     progress: Progress = no_progress
     say: Say = _silent
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from medstrata.anatomy import (
+from medstrata.simulation.anatomy import (
     BLOOD,
     Array,
     Grid,

@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medstrata.errors import PlanError, RunFolderError
-from medstrata.phantom import (
+from medstrata.simulation.phantom import (
     HIGHEST_HU,
     LOWEST_HU,
     MISREGISTRATION,

@@ -13,8 +13,8 @@ import pydicom
 import pytest
 
 from medstrata.errors import PlanError, RunFolderError
-from medstrata.phantom import Lesion
-from medstrata.simulate import Group, Study, simulate_arrays, simulate_study
+from medstrata.simulation.phantom import Lesion
+from medstrata.simulation.study import Group, Study, simulate_arrays, simulate_study
 
 SMALL = Study(
     patients=5,

@@ -1,0 +1,1 @@
+"""Studies and benchmarks that print tables; run one with ``python -m benchmarks.NAME``."""

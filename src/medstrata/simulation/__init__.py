@@ -1,0 +1,1 @@
+"""Lung CT phantoms with planted abnormalities, written as real DICOM series: data whose whole truth is known."""

@@ -1,0 +1,298 @@
+"""Bad input ends in one clear sentence with the next step and exit code 1; one bad file never stops a run."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from command_line import Answer, images, medstrata, write_array
+from dicom_factory import dataset, save, straight, write_series
+from PIL import Image
+from pydicom.uid import SecondaryCaptureImageStorage, UltrasoundImageStorage
+
+QUICK = {"settings": {"training": {"warmup_epochs": 1, "epochs": 1}}}
+
+
+def run(source: Path, out: Path, *options: object) -> Answer:
+    return medstrata("run", source, out, *options)
+
+
+def pngs(folder: Path, count: int = 6) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images(count)[0]):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
+
+
+def array(folder: Path, values: np.ndarray) -> Path:
+    np.save(folder / "a.npy", values)
+    return folder / "a.npy"
+
+
+def random_images(count: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).random((count, 16, 16)).astype(np.float32)
+
+
+def nothing(folder: Path) -> Path:
+    (folder / "in").mkdir()
+    return folder / "in"
+
+
+def only_text(folder: Path) -> Path:
+    (nothing(folder) / "a.txt").write_text("no image")
+    return folder / "in"
+
+
+def infinite(folder: Path) -> Path:
+    values = random_images()
+    values[:, 2, 2] = np.inf
+    return array(folder, values)
+
+
+def encrypted(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "in.zip", "w") as file:
+        file.writestr("a.png", b"x" * 50)
+    data = bytearray((folder / "in.zip").read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    (folder / "in.zip").write_bytes(data)
+    return folder / "in.zip"
+
+
+def truncated_zip(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "in.zip", "w") as file:
+        file.writestr("a.png", os.urandom(5000))
+    data = (folder / "in.zip").read_bytes()
+    (folder / "in.zip").write_bytes(data[:3000])
+    return folder / "in.zip"
+
+
+def truncated_npz(folder: Path) -> Path:
+    source = write_array(folder)
+    source.write_bytes(source.read_bytes()[:2000])
+    return source
+
+
+def wrong_key(folder: Path) -> Path:
+    np.savez(folder / "a.npz", pictures=images()[0])
+    return folder / "a.npz"
+
+
+def tar(folder: Path) -> Path:
+    return Path(shutil.make_archive(str(folder / "a"), "gztar", pngs(folder / "in")))
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        (lambda f: f / "missing", (), "does not exist"),
+        (nothing, (), "is empty"),
+        (only_text, (), "no image"),
+        (lambda f: pngs(f / "in", 1), (), "Only one image takes part"),
+        (lambda f: pngs(f / "in", 4), ("--clusters", 5), "5 clusters are asked for, but only 4 images take part"),
+        (lambda f: array(f, np.full((8, 16, 16), 7, np.uint8)), (), "All 8 images are equal"),
+        (lambda f: array(f, random_images() * np.nan), (), "not finite"),
+        (infinite, (), "not finite"),
+        (lambda f: array(f, np.zeros((8, 2, 2))), (), "8"),
+        (encrypted, (), "password"),
+        (truncated_zip, (), "damaged"),
+        (truncated_npz, (), "damaged"),
+        (wrong_key, (), "images"),
+        (tar, (), "Unpack it first"),
+        (lambda f: pngs(f / "in"), ("--method", "dec"), "no method 'dec'"),
+        (lambda f: pngs(f / "in"), ("--device", "cuda:7"), "--device cpu"),
+        (lambda f: pngs(f / "in"), ("--goal", "kinds"), "categories or subtypes"),
+        (lambda f: pngs(f / "in"), ("--select", "modalty=CT"), "Did you mean 'modality'"),
+        (lambda f: pngs(f / "in"), ("--select", "modality=CT"), "no image has modality"),
+        (lambda f: pngs(f / "in"), ("--select", "CT"), "COLUMN=VALUE"),
+        (lambda f: pngs(f / "in"), ("--redo", "fitt"), "There is no stage"),
+    ],
+)
+def test_one_sentence_and_exit_code_1(
+    make: Callable[[Path], Path], options: tuple[object, ...], said: str, tmp_path: Path
+) -> None:
+    answer = run(make(tmp_path), tmp_path / "out", *options)
+    assert answer.code == 1, answer.err
+    assert said in answer.sentence and answer.sentence.startswith("medstrata: ")
+    assert "Traceback" not in answer.err and answer.sentence.rstrip().endswith((".", "?"))
+
+
+def test_out_inside_input(tmp_path: Path) -> None:
+    answer = run(pngs(tmp_path / "in"), tmp_path / "in" / "out")
+    assert answer.code == 1 and "inside INPUT" in answer.sentence and not (tmp_path / "in" / "out").exists()
+
+
+def test_out_of_another_input_another_version_or_not_ours(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert medstrata("scan", pngs(tmp_path / "in"), out).code == 0
+    answer = medstrata("scan", pngs(tmp_path / "other"), out)
+    assert answer.code == 1 and "another INPUT" in answer.sentence
+    state = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(state | {"format": 0, "medstrata": "0.0.1"}))
+    answer = run(tmp_path / "in", out)
+    assert answer.code == 1 and "another version" in answer.sentence and "0.0.1" in answer.sentence
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    answer = run(tmp_path / "in", tmp_path / "mine")
+    assert answer.code == 1 and "not a run folder" in answer.sentence
+    assert [path.name for path in (tmp_path / "mine").iterdir() if path.name != ".lock"] == ["letter.txt"]
+
+
+def test_edited_plan_with_an_unknown_key(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    medstrata("scan", pngs(tmp_path / "in"), out)
+    medstrata("plan", out)
+    plan = json.loads((out / "plan.json").read_text())
+    (out / "plan.json").write_text(json.dumps(plan | {"n_cluster": 4}))
+    answer = run(tmp_path / "in", out)
+    assert answer.code == 1 and "unknown key 'n_cluster'" in answer.sentence and "'n_clusters'" in answer.sentence
+
+
+def test_changed_input_is_told_and_taken_in_on_redo(tmp_path: Path) -> None:
+    out, source = tmp_path / "out", pngs(tmp_path / "in")
+    assert run(source, out, "--clusters", 2).code == 0
+    shutil.copy(source / "0.png", source / "new.png")
+    (source / "1.png").unlink()
+    Image.fromarray(255 - images()[0][2]).save(source / "2.png")
+    answer = run(source, out)
+    assert answer.code == 1 and "1 files added, 1 removed, 1 modified" in answer.sentence
+    assert "--redo scan" in answer.sentence
+    assert run(source, out, "--redo", "scan", "--clusters", 2).code == 0
+    assert pq.read_table(out / "assignments.parquet").num_rows == 6
+
+
+def test_read_only_input_is_fine_and_untouched(tmp_path: Path) -> None:
+    source = pngs(tmp_path / "in")
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in source.iterdir())
+    for path in [*source.iterdir(), source]:
+        path.chmod(0o555)
+    assert run(source, tmp_path / "out", "--clusters", 2).code == 0
+    source.chmod(0o755)
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in source.iterdir()) == before
+
+
+def test_input_that_goes_midway(tmp_path: Path) -> None:
+    source, out = pngs(tmp_path / "in"), tmp_path / "out"
+    medstrata("scan", source, out)
+    medstrata("plan", out, "--clusters", 2)
+    source.rename(tmp_path / "away")
+    answer = medstrata("decode", out)
+    assert answer.code == 1 and "does not exist" in answer.sentence
+    (tmp_path / "away").rename(source)
+    assert medstrata("decode", out).code == 0
+
+
+def test_full_disk_is_told_and_the_run_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = pngs(tmp_path / "in"), tmp_path / "out"
+    assert medstrata("scan", source, out).code == 0
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        answer = run(source, out)
+    assert answer.code == 1 and "disk is full" in answer.sentence and "Free some space" in answer.sentence
+    assert not list(out.rglob("*.part"))
+    assert run(source, out, "--clusters", 2).code == 0
+
+
+def test_two_runs_on_one_folder(tmp_path: Path) -> None:
+    from medstrata.run import RunFolder
+
+    source, out = pngs(tmp_path / "in"), tmp_path / "out"
+    assert medstrata("scan", source, out).code == 0
+    with RunFolder(out).locked():
+        answer = run(source, out)
+    assert answer.code == 1 and "Another medstrata run" in answer.sentence
+
+
+def test_bad_files_among_good_ones_are_rows_and_the_run_is_good(tmp_path: Path) -> None:
+    source = pngs(tmp_path / "in", 12)
+    good = (source / "0.png").read_bytes()
+    (source / "cut.png").write_bytes(good[: len(good) // 2])
+    (source / "note.txt").write_text("hello")
+    (source / "empty.png").write_bytes(b"")
+    (source / "inner.zip").write_bytes(_zip_of(good))
+    os.symlink(source, source / "loop")
+    (Path(os.fsdecode(os.fsencode(source) + b"/\xff\xfe.png"))).write_bytes(good)
+    Image.new("CMYK", (16, 16), (10, 90, 0, 30)).save(source / "cmyk.jpg")
+    Image.new("RGBA", (16, 16), (200, 10, 10, 128)).save(source / "alpha.png")
+    answer = run(source, tmp_path / "out", "--clusters", 3)
+    assert answer.code == 0, answer.err
+    left = {row["code"] for row in pq.read_table(tmp_path / "out" / "left_out.parquet").to_pylist()}
+    assert {"archive_inside", "link", "unknown_format"} <= left and len(left) >= 4
+    assert pq.read_table(tmp_path / "out" / "assignments.parquet").num_rows == 15
+    assert "left out" in answer.err
+
+
+def _zip_of(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("a.png", data)
+    return buffer.getvalue()
+
+
+def test_burned_in_text_is_kept_out_counted_and_the_option_named(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        pixels = generator.integers(0, 200, (32, 32)).astype(np.uint16)
+        save(dataset(pixels, Modality="CR", SeriesInstanceUID=f"1.2.{number}"), source / f"good{number}.dcm")
+        for kind, modality in ((UltrasoundImageStorage, "US"), (SecondaryCaptureImageStorage, "OT")):
+            values = {"Modality": modality, "SeriesInstanceUID": f"1.3.{number}.{len(modality)}{modality == 'US':d}"}
+            save(dataset(pixels.astype(np.uint8), kind, **values), source / f"{modality}{number}.dcm")
+    answer = run(source, tmp_path / "out", "--clusters", 2)
+    assert answer.code == 0, answer.err
+    assert "--include-burned-in" in answer.err
+    codes = [row["code"] for row in pq.read_table(tmp_path / "out" / "left_out.parquet").to_pylist()]
+    assert codes.count("burned_in") == 12
+    answer = run(source, tmp_path / "out2", "--clusters", 2, "--include-burned-in")
+    assert pq.read_table(tmp_path / "out2" / "assignments.parquet").num_rows == 18
+
+
+def test_a_study_with_localizer_and_two_reconstructions(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for patient in range(4):
+        for kernel in ("SOFT", "LUNG"):
+            values = {
+                "PatientID": f"p{patient}",
+                "StudyInstanceUID": f"1.2.{patient}",
+                "SeriesInstanceUID": f"1.2.{patient}.{len(kernel)}{kernel == 'SOFT':d}",
+                "ConvolutionKernel": kernel,
+                "BodyPartExamined": "CHEST",
+            }
+            write_series(source / f"p{patient}{kernel}", straight(10), **values)
+        localizer = {"StudyInstanceUID": f"1.2.{patient}", "SeriesInstanceUID": f"1.2.{patient}.9"}
+        image = dataset(
+            np.random.default_rng(patient).integers(0, 99, (16, 16)).astype(np.int16),
+            ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+            SeriesDescription="Scout",
+            BodyPartExamined="CHEST",
+            **localizer,
+        )
+        save(image, source / f"scout{patient}.dcm")
+    answer = medstrata("scan", source, tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert medstrata("plan", tmp_path / "out", "--goal", "subtypes", "--clusters", 2).code == 0
+    assert medstrata("decode", tmp_path / "out").code in (0, 1)
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert plan["goal"] == "subtypes" and plan["dimensions"] == 3
+    assert "4 other reconstruction" in plan["reasons"]["images"] and "4 localizer" in plan["reasons"]["images"]
+
+
+def test_nothing_is_half_written_after_an_error(tmp_path: Path) -> None:
+    answer = run(array(tmp_path, np.full((8, 16, 16), 7, np.uint8)), tmp_path / "out")
+    assert answer.code == 1
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not names & {"model.json", "model.safetensors", "assignments.parquet", "report.html"}
+    assert not list((tmp_path / "out").rglob("*.part"))

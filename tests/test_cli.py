@@ -1,0 +1,171 @@
+"""The command line on small inputs: every stage a command, skipped when done, edited plans honoured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from command_line import medstrata, write_array
+from PIL import Image
+
+from medstrata.pipeline.stages import NAMES
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """INPUT and OUT of one finished run."""
+    folder = tmp_path_factory.mktemp("run")
+    source = write_array(folder / "in")
+    answer = medstrata("run", source, folder / "out", "--clusters", 3, "--seed", 0)
+    assert answer.code == 0, answer.err
+    assert answer.out.strip().endswith("report.html")
+    return source, folder / "out"
+
+
+def test_run_writes_every_file_of_the_run_folder(done: tuple[Path, Path]) -> None:
+    _, out = done
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert {
+        "catalog.parquet",
+        "plan.json",
+        "pixels.npy",
+        "images.parquet",
+        "left_out.parquet",
+        "model.safetensors",
+        "model.json",
+        "history.jsonl",
+        "baselines.parquet",
+        "embeddings.npy",
+        "soft_assignments.npy",
+        "assignments.parquet",
+        "maps/index.parquet",
+        "maps/cluster_maps.npy",
+        "report.html",
+        "run.json",
+        "log.txt",
+        "private/salt",
+        "private/sources.parquet",
+    } <= names
+    assert not [name for name in names if name.endswith(".part") or "checkpoint" in name]
+    assert (out / "private").stat().st_mode & 0o777 == 0o700
+
+
+def test_planted_groups_are_found_and_scored(done: tuple[Path, Path]) -> None:
+    source, out = done
+    found = json.loads(medstrata("score", out, source).out)
+    keys = ["accuracy", "balanced_accuracy", "nmi", "ami", "ari", "purity", "n_clusters", "majority_rate"]
+    assert [found[key] for key in keys] == pytest.approx([1, 1, 1, 1, 1, 1, 3, 1 / 3])
+    assert found["labelled"] == 18 and found["baselines"]["pca_kmeans"]["accuracy"] == 1.0
+
+
+def test_score_by_csv_of_image_ids(done: tuple[Path, Path], tmp_path: Path) -> None:
+    _, out = done
+    ids = pq.read_table(out / "assignments.parquet")["image_id"].to_pylist()
+    lines = [f"{image_id},{'abc'[number % 3]}" for number, image_id in enumerate(ids)]
+    (tmp_path / "labels.csv").write_text("image_id,label\n" + "\n".join(lines))
+    assert json.loads(medstrata("score", out, tmp_path / "labels.csv").out)["accuracy"] == 1.0
+
+
+def test_second_run_does_nothing_again_and_redo_does(done: tuple[Path, Path]) -> None:
+    source, out = done
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.*") if path.name != "log.txt"}
+    answer = medstrata("run", source, out)
+    assert answer.code == 0 and answer.err.count("up to date") == len(NAMES) - 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    labels = (out / "assignments.parquet").read_bytes()
+    answer = medstrata("run", source, out, "--redo", "fit")
+    assert answer.code == 0 and answer.err.count("up to date") == 2
+    assert (out / "assignments.parquet").read_bytes() == labels
+
+
+def test_every_stage_is_a_command(tmp_path: Path, done: tuple[Path, Path]) -> None:
+    source, whole = done
+    out = tmp_path / "out"
+    (out / "private").mkdir(parents=True)
+    (out / "private" / "salt").write_text((whole / "private" / "salt").read_text())
+    assert medstrata("scan", source, out).code == 0
+    assert medstrata("plan", out, "--clusters", 3).code == 0
+    for stage in NAMES[2:]:
+        answer = medstrata(stage, out)
+        assert answer.code == 0, answer.err
+    for name in ("catalog.parquet", "pixels.npy", "model.safetensors", "assignments.parquet", "maps/index.parquet"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_stages_out_of_order_name_the_missing_one(tmp_path: Path) -> None:
+    source = write_array(tmp_path)
+    assert "medstrata scan INPUT OUT" in medstrata("fit", tmp_path / "out").sentence
+    assert medstrata("scan", source, tmp_path / "out").code == 0
+    answer = medstrata("decode", tmp_path / "out")
+    assert answer.code == 1 and "medstrata plan OUT" in answer.sentence
+
+
+def test_edited_plan_is_honoured_and_never_overwritten(tmp_path: Path) -> None:
+    source, out = write_array(tmp_path), tmp_path / "out"
+    medstrata("scan", source, out)
+    medstrata("plan", out)
+    plan = json.loads((out / "plan.json").read_text())
+    plan |= {"n_clusters": 2, "settings": {"training": {"warmup_epochs": 1, "epochs": 1}}}
+    (out / "plan.json").write_text(json.dumps(plan))
+    answer = medstrata("run", source, out)
+    assert answer.code == 0 and "plan: kept as it stands" in answer.err
+    assert json.loads((out / "model.json").read_text())["settings"]["n_clusters"] == 2
+    assert len((out / "history.jsonl").read_text().splitlines()) == 2
+    answer = medstrata("run", source, out, "--clusters", 3)
+    assert answer.code == 1 and "edited by hand" in answer.sentence and "--redo plan" in answer.sentence
+    answer = medstrata("run", source, out, "--clusters", 3, "--redo", "plan")
+    assert answer.code == 0 and json.loads((out / "plan.json").read_text())["n_clusters"] == 3
+
+
+def test_assign_sorts_new_images_into_a_folder_of_their_own(done: tuple[Path, Path], tmp_path: Path) -> None:
+    source, out = done
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    stored = np.load(source)
+    new = np.concatenate([stored["images"][:4], 255 - stored["images"][:1]])
+    np.save(tmp_path / "new.npy", new)
+    answer = medstrata("assign", out, tmp_path / "new.npy", tmp_path / "new_out")
+    assert answer.code == 0, answer.err
+    old = pq.read_table(out / "assignments.parquet").to_pylist()
+    found = pq.read_table(tmp_path / "new_out" / "assignments.parquet").to_pylist()
+    assert [row["nearest"] for row in found[:4]] == [row["nearest"] for row in old[:4]]
+    assert found[4]["cluster"] == -1 and found[4]["novelty"] > 2
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (tmp_path / "new_out" / "report.html").exists()
+    assert medstrata("assign", out, tmp_path / "new.npy", tmp_path / "new_out").err.count("up to date") >= 5
+
+
+def test_one_new_image_is_enough_to_assign(done: tuple[Path, Path], tmp_path: Path) -> None:
+    source, out = done
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.load(source)["images"][0]).save(tmp_path / "in" / "one.png")
+    answer = medstrata("assign", out, tmp_path / "in", tmp_path / "new_out")
+    assert answer.code == 0, answer.err
+    assert len(pq.read_table(tmp_path / "new_out" / "assignments.parquet")) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run",), ("run", "in"), ("run", "in", "out", "--clusters", "1"), ("run", "in", "out", "--bogus"), ("nothing",)],
+)
+def test_wrong_command_lines_are_exit_code_2(arguments: tuple[str, ...]) -> None:
+    assert medstrata(*arguments).code == 2
+
+
+def test_help_and_import_are_quick() -> None:
+    def seconds(*command: str) -> float:
+        best = 9.0
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *command], capture_output=True, check=True)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    bare = seconds("-c", "pass")
+    assert seconds("-m", "medstrata", "--help") - bare < 0.5
+    assert seconds("-c", "import medstrata") - bare < 0.3

@@ -1,0 +1,87 @@
+"""What is planted in names, ids, dates, UIDs and paths appears nowhere in OUT but in OUT/private/."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import medstrata
+from dicom_factory import dataset, save, straight, write_series
+
+NAME, PATIENT, DATE, FOLDER = "Zzyzxowa^Planted", "PLANTED-4711", "19431224", "mrs_zzyzxowa_1943"
+UID = "1.2.826.0.1.3680043.8.498.470047"
+PLANTED = {
+    "PatientName": NAME,
+    "PatientID": PATIENT,
+    "PatientBirthDate": DATE,
+    "StudyDate": DATE,
+    "AccessionNumber": PATIENT,
+    "InstitutionName": "Zzyzxowa Clinic",
+    "ReferringPhysicianName": NAME,
+    "StationName": "ZZYZXSTATION",
+    "StudyDescription": f"{NAME} {DATE}",
+    "SeriesDescription": f"chest {NAME} {PATIENT}",
+    "ProtocolName": f"{NAME}",
+    "BodyPartExamined": "CHEST",
+    "ManufacturerModelName": f"{NAME}",
+    "Manufacturer": f"{NAME}",
+    "ConvolutionKernel": f"{PATIENT}",
+    "ViewPosition": "ZZYZX",
+    "ImageComments": f"{NAME}",
+    "RescaleIntercept": -3000,
+}
+SECRETS = [b"zzyzx", b"planted", b"4711", DATE.encode(), b"470047", b"private_place"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """OUT of a run over planted series, broken files and planted paths; what it printed."""
+    folder = tmp_path_factory.mktemp("x") / "private_place"
+    source = folder / FOLDER
+    generator = np.random.default_rng(0)
+    for patient in range(6):
+        values = PLANTED | {"StudyInstanceUID": f"{UID}.{patient}", "SeriesInstanceUID": f"{UID}.{patient}.1"}
+        write_series(
+            source / f"{FOLDER}_{patient}",
+            straight(9, start=-10.0 - patient),
+            **(values | {"PatientID": f"{PATIENT}-{patient}", "RescaleIntercept": -5200 + 80 * patient}),
+        )
+    pixels = generator.integers(0, 99, (16, 16)).astype(np.uint16)
+    broken = save(dataset(pixels, **PLANTED, SeriesInstanceUID=f"{UID}.77"), source / f"{NAME}.dcm")
+    broken.write_bytes(broken.read_bytes()[:-100])
+    (source / f"{NAME}.txt").write_text(NAME)
+    plan = ("--clusters", 2, "--goal", "categories")
+    answer = medstrata("run", source, folder / "out", *plan)
+    assert answer.code == 0, answer.err
+    return folder / "out", answer.out, answer.err
+
+
+def test_nothing_planted_outside_private(run: tuple[Path, str, str], tmp_path: Path) -> None:
+    out, _, _ = run
+    shutil.copytree(out, tmp_path / "copy", ignore=shutil.ignore_patterns("private"))
+    files = [path for path in (tmp_path / "copy").rglob("*") if path.is_file()]
+    assert len(files) > 15
+    for path in files:
+        held = path.read_bytes().lower() + str(path.relative_to(tmp_path)).lower().encode()
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            held += repr(pq.read_table(path).to_pylist()).lower().encode()
+        assert not [secret for secret in SECRETS if secret in held], path.name
+
+
+def test_private_has_what_the_user_needs_to_go_back(run: tuple[Path, str, str]) -> None:
+    import pyarrow.parquet as pq
+
+    out, _, _ = run
+    assert (out / "private").stat().st_mode & 0o777 == 0o700
+    rows = pq.read_table(out / "private" / "sources.parquet").to_pylist()
+    assert {row["patient_id"] for row in rows if row["patient_id"]} >= {f"{PATIENT}-{n}" for n in range(6)}
+    assert all((out.parent / FOLDER / row["file"]).exists() for row in rows)
+
+
+def test_what_is_said_on_the_way_holds_no_patient_data(run: tuple[Path, str, str]) -> None:
+    _, _, said = run
+    assert not [secret for secret in SECRETS if secret in said.lower().encode()]
