@@ -47,7 +47,7 @@ def localisation(out: Path, truth: Path) -> dict[str, float]:
     maps = np.load(out / "maps" / "maps.npy", mmap_mode="r")
     hits, energy, chance = [], [], []
     for activation, entry in zip(maps, _rows(out / "maps" / "index.parquet"), strict=True):
-        lesion: Any = nib.load(truth / f"lesion_{folders[entry['image_id']]}.nii.gz")  # type: ignore[attr-defined]
+        lesion: Any = nib.load(truth / f"lesion_{folders[entry['image_id']]}.nii.gz")
         mask = np.asarray(lesion.dataobj).transpose(2, 1, 0) > 0
         affine = lesion.affine[:, [2, 1, 0, 3]]
         grid_affine = np.reshape(images[entry["row"]]["grid_affine"], (4, 4))

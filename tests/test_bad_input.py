@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from command_line import Answer, images, medstrata, write_array
 from dicom_factory import dataset, save, straight, write_series
 from PIL import Image
 from pydicom.uid import SecondaryCaptureImageStorage, UltrasoundImageStorage
 
-QUICK = {"settings": {"training": {"warmup_epochs": 1, "epochs": 1}}}
+from command_line import Answer, images, medstrata, write_array
 
 
 def run(source: Path, out: Path, *options: object) -> Answer:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from command_line import medstrata, write_array
 from PIL import Image
 
+from command_line import medstrata, write_array
 from medstrata.pipeline.stages import NAMES
 
 
@@ -111,7 +111,7 @@ def test_edited_plan_is_honoured_and_never_overwritten(tmp_path: Path) -> None:
     medstrata("scan", source, out)
     medstrata("plan", out)
     plan = json.loads((out / "plan.json").read_text())
-    plan |= {"n_clusters": 2, "settings": {"training": {"warmup_epochs": 1, "epochs": 1}}}
+    plan |= {"n_clusters": 2, "settings": {"training": {"warmup_epochs": 1, "warmup_steps": 0, "epochs": 1}}}
     (out / "plan.json").write_text(json.dumps(plan))
     answer = medstrata("run", source, out)
     assert answer.code == 0 and "plan: kept as it stands" in answer.err

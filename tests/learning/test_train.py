@@ -9,6 +9,7 @@ import torch
 
 from medstrata.errors import RunFolderError
 from medstrata.learning.train import (
+    Training,
     batches,
     collapse_warning,
     load_state,
@@ -24,6 +25,13 @@ def test_batches_are_a_permutation_that_the_seeds_decide() -> None:
     assert sorted(one.tolist()) == list(range(10))
     assert torch.equal(one, torch.cat(list(batches(10, 3, 0, 1))))
     assert not torch.equal(one, torch.cat(list(batches(10, 3, 0, 2))))
+
+
+def test_small_sets_warm_up_for_more_epochs() -> None:
+    training = Training(warmup_epochs=30, warmup_steps=500, batch_size=8)
+    assert training.warmup_length(60) == 63  # 8 steps an epoch
+    assert training.warmup_length(6600) == 30
+    assert Training(warmup_epochs=5, warmup_steps=0).warmup_length(1) == 5
 
 
 def test_size_entropy_of_equal_and_single_clusters() -> None:

@@ -14,7 +14,7 @@ from medstrata.errors import FitError, RunFolderError
 from medstrata.learning.train import Training
 from medstrata.methods.dcec import DCEC, clustering_loss, soft_assignment, target_distribution
 
-QUICK = Training(warmup_epochs=4, epochs=4, batch_size=16)
+QUICK = Training(warmup_epochs=4, warmup_steps=0, epochs=4, batch_size=16)
 
 
 def quick(**settings: object) -> DCEC:
@@ -76,7 +76,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("after", range(1, 8))
 def test_killed_after_any_epoch_and_resumed_gives_the_same_result(after: int, tmp_path: Path) -> None:
     images, _ = squares()
-    training = Training(warmup_epochs=4, epochs=4, batch_size=16, tolerance=0.0, target_interval=2)
+    training = Training(4, 0, 4, batch_size=16, tolerance=0.0, target_interval=2)
     whole = quick(training=training).fit(images, checkpoint=tmp_path / "whole.safetensors")
     epochs = 0
 
@@ -120,7 +120,7 @@ def test_empty_cluster_gets_the_farthest_embedding() -> None:
 
 def test_stops_when_labels_settle_and_says_so() -> None:
     images, _ = squares()
-    model = quick(training=Training(warmup_epochs=3, epochs=50, batch_size=16, tolerance=0.01)).fit(images)
+    model = quick(training=Training(3, 0, 50, batch_size=16, tolerance=0.01)).fit(images)
     assert model.history_[-1]["stopped"] == "labels settled"
     assert model.history_[-1]["epoch"] < 50
 
@@ -128,7 +128,7 @@ def test_stops_when_labels_settle_and_says_so() -> None:
 def test_as_published_has_the_settings_of_the_authors() -> None:
     model = DCEC.as_published(4)
     assert (model.embedding_size, model.widths, model.clustering_weight) == (60, (16, 32, 64), 0.1)
-    assert model.training == Training(100, 100, 32, 1e-3, 10, 0.0)
+    assert model.training == Training(100, 0, 100, 32, 1e-3, 10, 0.0)
     model._prepare((1, 88, 88, 88), _published())
     assert model.network_.autoencoder.feature_shape == (64, 11, 11, 11)
     assert model.network_.autoencoder.embedding.in_features == 85184

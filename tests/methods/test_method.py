@@ -16,7 +16,7 @@ from medstrata.learning.train import Training
 from medstrata.methods import METHODS
 from medstrata.methods.method import ClusteringMethod, load, make_method
 
-QUICK = {"n_clusters": 3, "training": Training(warmup_epochs=2, epochs=2, batch_size=16)}
+QUICK = {"n_clusters": 3, "training": Training(warmup_epochs=2, warmup_steps=0, epochs=2, batch_size=16)}
 
 
 def method(name: str, **settings: Any) -> ClusteringMethod:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medstrata.simulation.anatomy import Grid, ellipsoid, paint_tube, patient_grid, smooth_field, soft
 from medstrata.errors import PlanError
+from medstrata.simulation.anatomy import Grid, ellipsoid, paint_tube, patient_grid, smooth_field, soft
 from medstrata.simulation.phantom import HIGHEST_HU, LOWEST_HU, PLACES, Lesion, make_phantom, phantom_volume
 
 SHAPE, SPACING = (24, 48, 48), (12.0, 7.0, 7.0)

@@ -21,17 +21,24 @@ from medstrata.run import atomic
 class Training:
     """How long and how fast to train.
 
-    ``warmup_epochs``: epochs of the autoencoder alone; ``epochs``: at most so many with the clustering objective;
+    ``warmup_epochs`` and ``warmup_steps``: epochs of the autoencoder alone, more of them where a small set would make
+    fewer steps of the optimiser; ``epochs``: at most so many with the clustering objective;
     ``target_interval``: epochs between two target distributions; ``tolerance``: stop when a smaller share of labels
     changes between two target distributions (0: never).
     """
 
     warmup_epochs: int = 30
+    warmup_steps: int = 500
     epochs: int = 30
     batch_size: int = 128
     learning_rate: float = 1e-3
     target_interval: int = 1
     tolerance: float = 0.001
+
+    def warmup_length(self, count: int) -> int:
+        """Return the number of warm-up epochs for ``count`` images."""
+        steps_of_an_epoch = -(-count // self.batch_size)
+        return max(self.warmup_epochs, -(-self.warmup_steps // steps_of_an_epoch))
 
 
 def batches(count: int, batch_size: int, *seeds: int) -> Iterator[torch.Tensor]:

@@ -130,7 +130,7 @@ class DCEC(ClusteringMethod):
     @classmethod
     def as_published(cls, n_clusters: int, random_state: int = 0, device: str = "auto") -> Self:
         """Return DCEC with the settings of the authors' code (Ryan et al.): 100 + 100 epochs, P every 10 epochs."""
-        training = Training(100, 100, batch_size=32, learning_rate=1e-3, target_interval=10, tolerance=0.0)
+        training = Training(100, 0, 100, batch_size=32, learning_rate=1e-3, target_interval=10, tolerance=0.0)
         return cls(n_clusters, 60, (16, 32, 64), 0.1, "published", training, random_state, device)
 
     def _build(self, image_shape: tuple[int, ...]) -> nn.Module:
@@ -153,7 +153,7 @@ class DCEC(ClusteringMethod):
     # -- training ------------------------------------------------------------------------------------------------
     def _train(self, images: Images, checkpoint: Path | None, progress: Progress) -> None:
         self._resume(images, checkpoint)
-        while self._phase == "warm-up" and self._epoch < self.training.warmup_epochs:
+        while self._phase == "warm-up" and self._epoch < self.training.warmup_length(len(images)):
             record = self._train_epoch(images, None, WARM_UP)
             self._end_epoch(record, images, checkpoint, progress)
         if self._phase == "warm-up":
@@ -232,7 +232,8 @@ class DCEC(ClusteringMethod):
     def _end_epoch(self, record: dict[str, Any], images: Images, checkpoint: Path | None, progress: Progress) -> None:
         self.history_.append({"phase": self._phase, "epoch": self._epoch, **record})
         self._epoch += 1
-        planned = self.training.warmup_epochs if self._phase == "warm-up" else self.training.epochs
+        warm_up = self._phase == "warm-up"
+        planned = self.training.warmup_length(len(images)) if warm_up else self.training.epochs
         progress(f"{self._phase} epochs", self._epoch, planned)
         if checkpoint is None:
             return

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from medstrata.errors import PlanError
 from medstrata.simulation.anatomy import (
     BLOOD,
     Array,
@@ -28,7 +29,6 @@ from medstrata.simulation.anatomy import (
     torso,
     vessel_tree,
 )
-from medstrata.errors import PlanError
 
 SHAPE = (48, 96, 96)
 SPACING = (6.0, 3.5, 3.5)

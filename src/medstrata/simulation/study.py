@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medstrata.errors import PlanError, RunFolderError
+from medstrata.run import Progress, folder_error, no_progress, write_json
 from medstrata.simulation.phantom import (
     HIGHEST_HU,
     LOWEST_HU,
@@ -31,7 +32,6 @@ from medstrata.simulation.phantom import (
     Phantom,
     make_phantom,
 )
-from medstrata.run import Progress, folder_error, no_progress, write_json
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""What the README promises, end to end on small studies."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from benchmarks import demo
+
+from command_line import medstrata
+from medstrata.evidence.metrics import score
+from medstrata.simulation.study import Study
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.promise
+def test_phantom_study_from_dicom_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small study as DICOM, clustered in 3-D without any connection; maps lie on the series' own grid."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    study = Study(patients=12, shape=(24, 48, 48), spacing=(12.0, 7.0, 7.0))
+    found = demo.main(tmp_path / "demo", study)
+    assert set(found["scores"]) >= {"accuracy", "nmi", "majority_rate"} and found["scores"]["images"] == 12
+    out = tmp_path / "demo" / "run"
+    page = (out / "report.html").read_text()
+    assert "Research use only" in page and not re.search(r"(src|href)=.?https?:", page)
+    entry = pq.read_table(out / "maps" / "index.parquet").to_pylist()[0]
+    image = nib.load(out / entry["file"])
+    source = pq.read_table(out / "private" / "sources.parquet").to_pylist()
+    folder = next(row["file"] for row in source if row["image_id"] == entry["image_id"]).split("/")[0]
+    lesion = nib.load(tmp_path / "demo" / "dicom-truth" / f"lesion_{folder}.nii.gz")
+    assert image.shape == lesion.shape and np.allclose(image.affine, lesion.affine, atol=1e-3)
+
+
+@pytest.mark.promise
+def test_mednist_is_sorted_better_than_by_pca(data_dir: Path, tmp_path: Path) -> None:
+    """A third of MedNIST, as an array: above PCA + k-means, without labels reaching the fit."""
+    stored = np.load(data_dir / "mednist.npz")
+    np.savez(tmp_path / "part.npz", images=stored["images"][::3], labels=stored["labels"][::3])
+    answer = medstrata("run", tmp_path / "part.npz", tmp_path / "out", "--clusters", 6, "--seed", 0)
+    assert answer.code == 0, answer.err
+    clusters = np.asarray(pq.read_table(tmp_path / "out" / "assignments.parquet")["nearest"])
+    simple = np.asarray(pq.read_table(tmp_path / "out" / "baselines.parquet")["pca_kmeans"])
+    ours, theirs = (score(stored["labels"][::3], labels) for labels in (clusters, simple))
+    assert ours["nmi"] > theirs["nmi"] and ours["purity"] > theirs["purity"]
+
+
+@pytest.mark.promise
+def test_five_lines_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of the README runs as it stands, on a folder of images named as there."""
+    from PIL import Image
+
+    from command_line import images
+
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(images(18)[0]):
+        Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code[1], "README.md", "exec"), {})
+
+
+@pytest.mark.promise
+def test_documented_help_is_the_programs_own() -> None:
+    """docs/commands.md holds every --help text as the program prints it."""
+    page = (ROOT / "docs" / "commands.md").read_text()
+    assert page == commands_page(), "run: PYTHONPATH=.:tests python tests/test_promises.py > docs/commands.md"
+
+
+def commands_page() -> str:
+    """Return the text of docs/commands.md."""
+    import subprocess
+    import sys
+
+    def shown(*arguments: str) -> str:
+        environment = {**os.environ, "COLUMNS": "100", "TERM": "dumb"}
+        command = [sys.executable, "-m", "medstrata", *arguments, "--help"]
+        text = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+        return text.replace("python -m medstrata", "medstrata").rstrip()
+
+    names = re.findall(r"^  (\w+)  ", shown().split("Commands:")[1], re.MULTILINE)
+    parts = ["# Commands\n\nWhat `--help` prints; a test keeps this page equal to the program.\n"]
+    for name in ["", *names]:
+        parts.append(f"## medstrata {name}".rstrip() + f"\n\n```text\n{shown(*([name] if name else []))}\n```\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(commands_page(), end="")
