@@ -128,7 +128,7 @@ def test_stops_when_labels_settle_and_says_so() -> None:
 def test_as_published_has_the_settings_of_the_authors() -> None:
     model = DCEC.as_published(4)
     assert (model.embedding_size, model.widths, model.clustering_weight) == (60, (16, 32, 64), 0.1)
-    assert model.training == Training(100, 0, 100, 32, 1e-3, 10, 0.0)
+    assert model.training == Training(100, 0, 100, 32, 1e-3, 10, 0.0, False)
     model._prepare((1, 88, 88, 88), _published())
     assert model.network_.autoencoder.feature_shape == (64, 11, 11, 11)
     assert model.network_.autoencoder.embedding.in_features == 85184

@@ -24,7 +24,8 @@ class Training:
     ``warmup_epochs`` and ``warmup_steps``: epochs of the autoencoder alone, more of them where a small set would make
     fewer steps of the optimiser; ``epochs``: at most so many with the clustering objective;
     ``target_interval``: epochs between two target distributions; ``tolerance``: stop when a smaller share of labels
-    changes between two target distributions (0: never).
+    changes between two target distributions (0: never). ``spherical_start``: whether the k-means that finds the first
+    prototypes compares directions from the mean embedding (True) or distances.
     """
 
     warmup_epochs: int = 30
@@ -34,6 +35,7 @@ class Training:
     learning_rate: float = 1e-3
     target_interval: int = 1
     tolerance: float = 0.001
+    spherical_start: bool = True
 
     def warmup_length(self, count: int) -> int:
         """Return the number of warm-up epochs for ``count`` images."""

@@ -24,6 +24,8 @@ Deviations
 - Preprocessing: the authors divide by the set's maximum and set zero voxels to the mean of the others, because their
   lungs are masked. By default we subtract the set's mean image and divide by the deviation that is left: the network
   need not learn what all images share, and a masked-out voxel (in activation maps) becomes the cohort's mean.
+- Start: k-means on the directions from the mean embedding rather than on the embeddings, since the length of an
+  embedding says how strongly an image deviates from the mean rather than how. ``as_published``: plain k-means.
 - A cluster that loses all its images gets a new prototype: the embedding farthest from every prototype. The authors'
   code leaves it empty.
 - Decoder: the authors put a LeakyReLU after the last layer, which suits data above zero; we do so in ``as_published``
@@ -130,7 +132,9 @@ class DCEC(ClusteringMethod):
     @classmethod
     def as_published(cls, n_clusters: int, random_state: int = 0, device: str = "auto") -> Self:
         """Return DCEC with the settings of the authors' code (Ryan et al.): 100 + 100 epochs, P every 10 epochs."""
-        training = Training(100, 0, 100, batch_size=32, learning_rate=1e-3, target_interval=10, tolerance=0.0)
+        training = Training(
+            100, 0, 100, batch_size=32, learning_rate=1e-3, target_interval=10, tolerance=0.0, spherical_start=False
+        )
         return cls(n_clusters, 60, (16, 32, 64), 0.1, "published", training, random_state, device)
 
     def _build(self, image_shape: tuple[int, ...]) -> nn.Module:
@@ -172,9 +176,12 @@ class DCEC(ClusteringMethod):
     def _start_clustering(self, images: Images) -> None:
         """Step 2: k-means on all embeddings gives the prototypes; a fresh optimiser."""
         z = torch.cat([self._embed_block(images, part, lambda *_: None) for part in blocks(images, BLOCK)])
-        found = kmeans(z.clone(), self.n_clusters, generator(self.random_state, CLUSTERING))
+        compared = nn.functional.normalize(z - z.mean(0)) if self.training.spherical_start else z.clone()
+        found = kmeans(compared, self.n_clusters, generator(self.random_state, CLUSTERING))
         with torch.no_grad():
-            self.network_.prototypes.copy_(found.centres)
+            for cluster in range(self.n_clusters):
+                members = z[found.labels == cluster]  # none where fewer images differ than there are clusters
+                self.network_.prototypes[cluster] = (members if len(members) else z).mean(0)
         self._labels = found.labels
         self._optimizer = self._new_optimizer()
         self._phase, self._epoch = "clustering", 0

@@ -34,11 +34,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class MapPictures:
-    """Mean of a cluster and its mean map over it, plane by plane; ``strength``: its peak against the strongest."""
+    """Mean of a cluster and its mean map over it, plane by plane; ``strength``: its peak against the strongest;
+    ``averaged``: how many images the mean map is of."""
 
     means: list[Picture]
     overlays: list[Picture]
     strength: float
+    averaged: int
 
 
 class Pictures:
@@ -121,7 +123,8 @@ class Pictures:
                 heat_plane = self._planes(heat[None], peak)[index][1][0]
                 overlays.append(Picture(label, self._mapped(grey, heat_plane / self._strongest, axes)))
         strength = float(heat.max()) / self._strongest if heat is not None else 0.0
-        return MapPictures(means, overlays, strength)
+        averaged = sum(int(member) in self._map_of for member in members)
+        return MapPictures(means, overlays, strength, averaged)
 
     def _cluster_map(self, number: int) -> Floats | None:
         if self._maps is None or not 0 <= number < len(self._maps.cluster_maps):
