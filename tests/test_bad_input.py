@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -107,13 +109,10 @@ def tar(folder: Path) -> Path:
         (truncated_npz, (), "damaged"),
         (wrong_key, (), "images"),
         (tar, (), "Unpack it first"),
-        (lambda f: pngs(f / "in"), ("--method", "dec"), "no method 'dec'"),
         (lambda f: pngs(f / "in"), ("--device", "cuda:7"), "--device cpu"),
-        (lambda f: pngs(f / "in"), ("--goal", "kinds"), "categories or subtypes"),
         (lambda f: pngs(f / "in"), ("--select", "modalty=CT"), "Did you mean 'modality'"),
         (lambda f: pngs(f / "in"), ("--select", "modality=CT"), "no image has modality"),
         (lambda f: pngs(f / "in"), ("--select", "CT"), "COLUMN=VALUE"),
-        (lambda f: pngs(f / "in"), ("--redo", "fitt"), "There is no stage"),
     ],
 )
 def test_one_sentence_and_exit_code_1(
@@ -287,6 +286,53 @@ def test_a_study_with_localizer_and_two_reconstructions(tmp_path: Path) -> None:
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert plan["goal"] == "subtypes" and plan["dimensions"] == 3
     assert "4 other reconstruction" in plan["reasons"]["images"] and "4 localizer" in plan["reasons"]["images"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"training": None}, "must be of type Training"),
+        ({"training": {"epochs": "many"}}, "'epochs' is 'many'"),
+        ({"clustering_weight": "high"}, "'clustering_weight' is 'high'"),
+        ({"preprocessing": "publishd"}, "centred, published"),
+        ({"gamma": 1}, "does not take these settings"),
+        ({"n_clusters": 4}, "the plan's own keys"),
+    ],
+)
+def test_impossible_settings_are_told_before_anything_is_decoded(
+    settings: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    out, source = tmp_path / "out", pngs(tmp_path / "in")
+    medstrata("scan", source, out)
+    medstrata("plan", out)
+    plan = json.loads((out / "plan.json").read_text())
+    (out / "plan.json").write_text(json.dumps(plan | {"settings": settings}))
+    answer = run(source, out)
+    assert answer.code == 1 and said in answer.sentence and not (out / "pixels.npy").exists()
+
+
+@pytest.mark.parametrize("limit", [3_000, 20_000, 60_000, 150_000])
+def test_a_disk_that_takes_no_more_is_one_sentence_wherever_it_happens(limit: int, tmp_path: Path) -> None:
+    """Files may grow to ``limit`` bytes only: stands for a full disk at different stages."""
+    source, out = pngs(tmp_path / "in"), tmp_path / "out"
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        "from medstrata.cli import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "run", str(source), str(out), "--clusters", "2", "--workers", "1"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 1 and "Traceback" not in found.stderr, found.stderr
+    assert found.stderr.strip().splitlines()[-1].startswith("medstrata: ")
+    assert run(source, out, "--clusters", 2).code == 0
+
+
+def test_out_without_its_private_folder(tmp_path: Path) -> None:
+    source, out = pngs(tmp_path / "in"), tmp_path / "out"
+    assert medstrata("scan", source, out).code == 0
+    shutil.rmtree(out / "private")
+    answer = run(source, out)
+    assert answer.code == 1 and "no private/ folder" in answer.sentence
 
 
 def test_nothing_is_half_written_after_an_error(tmp_path: Path) -> None:

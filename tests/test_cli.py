@@ -123,6 +123,65 @@ def test_edited_plan_is_honoured_and_never_overwritten(tmp_path: Path) -> None:
     assert answer.code == 0 and json.loads((out / "plan.json").read_text())["n_clusters"] == 3
 
 
+def test_a_stage_that_was_killed_is_not_taken_for_done(tmp_path: Path) -> None:
+    """The record of an earlier fit goes before a new fit begins."""
+    source, out = write_array(tmp_path), tmp_path / "out"
+    quick = {"settings": {"training": {"warmup_epochs": 1, "warmup_steps": 0, "epochs": 1}}}
+    medstrata("scan", source, out)
+    medstrata("plan", out, "--clusters", 3)
+    first = json.loads((out / "plan.json").read_text()) | quick
+    (out / "plan.json").write_text(json.dumps(first))
+    assert medstrata("run", source, out).code == 0
+    (out / "plan.json").write_text(json.dumps(first | {"n_clusters": 2}))
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medstrata.pipeline.fitting._baselines", killed)
+        assert medstrata("fit", out).code == 1
+    (out / "plan.json").write_text(json.dumps(first))
+    assert medstrata("run", source, out).code == 0
+    assert json.loads((out / "model.json").read_text())["settings"]["n_clusters"] == 3
+
+
+def test_a_stage_refuses_inputs_that_are_out_of_date(done: tuple[Path, Path], tmp_path: Path) -> None:
+    import shutil
+
+    _, whole = done
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    plan = json.loads((out / "plan.json").read_text())
+    (out / "plan.json").write_text(json.dumps(plan | {"n_clusters": 2}))
+    answer = medstrata("report", out)
+    assert (
+        answer.code == 1 and "fit was done with another plan" in answer.sentence and "medstrata fit" in answer.sentence
+    )
+
+
+def test_a_kill_between_plan_and_its_record_is_no_edit(tmp_path: Path) -> None:
+    from medstrata.run import RunFolder
+
+    source, out = write_array(tmp_path), tmp_path / "out"
+    medstrata("scan", source, out)
+    medstrata("plan", out, "--clusters", 3, "--seed", 5)
+    RunFolder(out).forget(("plan",))
+    answer = medstrata("plan", out, "--clusters", 3, "--seed", 5)
+    assert answer.code == 0, answer.err
+
+
+def test_an_explicit_seed_of_0_is_an_option(tmp_path: Path) -> None:
+    source, out = write_array(tmp_path), tmp_path / "out"
+    medstrata("scan", source, out)
+    medstrata("plan", out, "--seed", 5)
+    medstrata("plan", out, "--seed", 0)
+    assert json.loads((out / "plan.json").read_text())["seed"] == 0
+
+
+def test_versions_are_written_down(done: tuple[Path, Path]) -> None:
+    versions = json.loads((done[1] / "run.json").read_text())["versions"]
+    assert {"torch", "pydicom", "numpy", "python"} <= versions.keys()
+
+
 def test_assign_sorts_new_images_into_a_folder_of_their_own(done: tuple[Path, Path], tmp_path: Path) -> None:
     source, out = done
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -151,7 +210,16 @@ def test_one_new_image_is_enough_to_assign(done: tuple[Path, Path], tmp_path: Pa
 
 @pytest.mark.parametrize(
     "arguments",
-    [("run",), ("run", "in"), ("run", "in", "out", "--clusters", "1"), ("run", "in", "out", "--bogus"), ("nothing",)],
+    [
+        ("run",),
+        ("run", "in"),
+        ("run", "in", "out", "--clusters", "1"),
+        ("run", "in", "out", "--bogus"),
+        ("run", "in", "out", "--method", "dec"),
+        ("run", "in", "out", "--goal", "kinds"),
+        ("run", "in", "out", "--redo", "fitt"),
+        ("nothing",),
+    ],
 )
 def test_wrong_command_lines_are_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert medstrata(*arguments).code == 2

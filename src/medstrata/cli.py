@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -35,10 +35,10 @@ app = typer.Typer(
 Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder or zip of images, or one .npz/.npy array.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Run folder; made if it is not there.")]
 Clusters = Annotated[int | None, typer.Option("--clusters", min=2, help="Number of clusters K.")]
-Method = Annotated[str | None, typer.Option("--method", help="Clustering method: dcec.")]
+Method = Annotated[Literal["dcec"] | None, typer.Option("--method", help="Clustering method.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random numbers. [default: 0]")]
 Goal = Annotated[
-    str | None,
+    Literal["categories", "subtypes"] | None,
     typer.Option("--goal", help="categories (sort a mixed archive) or subtypes (groups within one kind of image)."),
 ]
 Select = Annotated[
@@ -104,7 +104,8 @@ def run(  # noqa: PLR0913 - one parameter per option
     device: Device = "auto",
     workers: Workers = 0,
     redo: Annotated[
-        str | None, typer.Option("--redo", metavar="STAGE", help="Repeat this stage and all after it.")
+        Literal["scan", "plan", "decode", "fit", "assign", "explain", "report"] | None,
+        typer.Option("--redo", metavar="STAGE", help="Repeat this stage and all after it."),
     ] = None,
 ) -> None:
     """Do everything: from a folder of images to explained clusters in OUT/report.html."""
@@ -117,7 +118,7 @@ def run(  # noqa: PLR0913 - one parameter per option
         )
         settings = {"options": options, "device": device, "workers": workers}
         report_file = run_pipeline(input_path, out, redo=redo, progress=console.progress, say=console.say, **settings)
-        console.say("done: open report.html in OUT" if console is None else "done")
+        console.say("done")
         print(report_file)
 
 
@@ -173,7 +174,7 @@ def assign(
     from medstrata.pipeline.runner import assign_new
 
     with _session(new_out) as console:
-        assign_new(out, new_input, _job(new_out, console, device=device, workers=workers))
+        assign_new(out, new_input, _job(new_out, console, device=device, workers=workers), redo=redo)
         print(new_out / "report.html")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -67,7 +68,9 @@ class Console:
 
     def write_log(self, out: Path) -> None:
         """Append what was said to ``OUT/log.txt`` (if OUT is there to be written)."""
-        if (out / "run.json").exists():
+        with suppress(OSError):  # the log never hides what the user has to be told, such as a full disk
+            if not (out / "run.json").exists():
+                return
             with (out / "log.txt").open("a", encoding="utf-8") as file:
                 file.writelines(line + "\n" for line in self._lines)
         self._lines.clear()

@@ -11,10 +11,12 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,11 @@ import pyarrow.parquet as pq
 from medstrata._version import __version__
 from medstrata.errors import RunFolderError
 
+LIBRARIES = (
+    *("medstrata", "numpy", "scipy", "scikit-learn", "torch", "graspologic-native", "openTSNE", "pyarrow"),
+    *("pydicom", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm"),
+    *("nibabel", "pillow", "tifffile"),
+)
 FORMAT = 1  # of the run folder; raised when an older folder can no longer be continued
 
 Progress = Callable[[str, int, int], None]
@@ -107,6 +114,20 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what makes the results, decoders included."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 class RunFolder:
     """The folder OUT and what is done in it (``run.json``).
 
@@ -160,8 +181,13 @@ class RunFolder:
         """Write down that ``stage`` is done."""
         state = self.state()
         finished = time.strftime("%Y-%m-%dT%H:%M:%S")
+        state["versions"] = versions()
         state["stages"][stage] = {"token": token, "seconds": round(seconds, 1), "finished": finished, **facts}
         write_json(self.path / "run.json", state)
+
+    def note(self, key: str, value: Any) -> None:
+        """Write down a fact beside the stages."""
+        write_json(self.path / "run.json", self.state() | {key: value})
 
     def forget(self, stages: tuple[str, ...]) -> None:
         """Write down that ``stages`` are to be done again."""

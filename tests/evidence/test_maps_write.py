@@ -16,7 +16,6 @@ from medstrata.evidence.maps.write import (
     outline,
     overlay,
     shown_size,
-    three_planes,
     write_map_nifti,
     write_overlay_png,
 )
@@ -142,32 +141,6 @@ def test_outline_written_out() -> None:
 )
 def test_shown_size(shape: tuple[int, ...], spacing: tuple[float, ...] | None, expected: tuple[int, ...]) -> None:
     assert shown_size(shape, spacing) == expected
-
-
-def test_three_planes_directions_and_scale() -> None:
-    volume = np.zeros((8, 16, 32))
-    volume[7, :, :] = 1  # superior end
-    volume[:, :2, :] = np.maximum(volume[:, :2, :], 0.5)  # anterior
-    axial, coronal, sagittal = three_planes(volume, None, (3, 8, 16), spacing=(2, 1, 1))
-    assert [picture.shape for picture in (axial, coronal, sagittal)] == [(128, 256, 3), (128, 256, 3), (128, 128, 3)]
-    assert axial[2].mean() > 100 > axial[-3].mean()  # anterior on top
-    assert coronal[2].mean() > 200 > coronal[-3].mean()  # superior on top
-    assert sagittal[2].mean() > 200
-    assert sagittal[64, 4].mean() > 100 > sagittal[64, -4].mean()  # anterior on the left
-
-
-def test_three_planes_with_a_map_change_only_where_the_map_is() -> None:
-    volume = np.full((10, 10, 10), 0.3)
-    activation = np.zeros((10, 10, 10))
-    activation[6, 3, 5] = 1
-    plain = three_planes(volume, None, (6, 3, 5))
-    shown = three_planes(volume, activation, (6, 3, 5))
-    centres = [(3.5, 5.5), (3.5, 5.5), (3.5, 3.5)]  # rows and columns in voxels, superior on top
-    for before, after, (row, column) in zip(plain, shown, centres, strict=True):
-        changed = np.argwhere((before != after).any(axis=2))
-        np.testing.assert_allclose(changed.mean(axis=0) / 25.6, [row, column], atol=0.1)
-    untouched = three_planes(volume, activation, (1, 7, 0))
-    np.testing.assert_array_equal(untouched[0], three_planes(volume, None, (1, 7, 0))[0])
 
 
 def test_failure_leaves_no_half_file(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medstrata.errors import FitError
-from medstrata.learning.comm import choose_device, generator, processors
+from medstrata.learning.comm import choose_device, generator
 
 
 def test_auto_is_a_device_that_works() -> None:
@@ -20,7 +20,3 @@ def test_generators_depend_on_every_seed() -> None:
     draws = {torch.rand(1, generator=generator(*seeds)).item() for seeds in [(0,), (1,), (0, 0), (0, 1), (1, 0)]}
     assert len(draws) == 5
     assert torch.rand(1, generator=generator(4, 2)).item() == torch.rand(1, generator=generator(4, 2)).item()
-
-
-def test_processors_is_positive() -> None:
-    assert processors() >= 1

@@ -1,12 +1,12 @@
-"""The stage explain: cluster activation maps of the most typical images of each cluster, as files in ``OUT/maps``."""
+"""The stage explain: the activation map of each cluster, and of its most typical images, as files in ``OUT/maps``."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,15 @@ from medstrata.errors import RunFolderError
 from medstrata.evidence.maps.clam import Explainable, cluster_activation_map
 from medstrata.evidence.maps.write import write_map_nifti, write_overlay_png
 from medstrata.images.grid import to_source, to_source_2d
-from medstrata.run import Progress, atomic, no_progress, write_json, write_table
+from medstrata.run import Progress, atomic, folder_error, no_progress, write_json, write_table
 
 RULE = "Cluster activation map (Ryan et al., J. Med. Imaging 2022)"
 
 HARDLY_MATTERS = 0.99
 """Above this correlation with the maps of equal weights a caution is written."""
+
+AVERAGED = 256
+"""A cluster's map is the mean over all its members, or over so many drawn at random where there are more."""
 
 IMAGES_AT_ONCE = 16
 
@@ -32,28 +35,36 @@ Loaded = TypeVar("Loaded")
 
 @dataclass(frozen=True)
 class Explained:
-    """One image to explain: its cluster, its row of ``pixels.npy`` and that row of ``images.parquet``."""
+    """One image to explain: its cluster, its row of ``pixels.npy`` and that row of ``images.parquet``.
+
+    ``shown``: it gets files of its own; ``averaged``: it enters the mean of its cluster.
+    """
 
     image_id: str
     cluster: int
     row: int
     geometry: dict[str, Any]
+    shown: bool
+    averaged: bool
 
 
 @dataclass
 class Findings:
-    """What is known of each explained image, in their order."""
+    """What is known of each explained image, in their order; ``sums``: the maps of each cluster added up."""
 
     weight_spread: list[float]
     uniform_correlation: list[float]
+    sums: Maps
     scale: float = 0.0
 
 
 def explain(out: Path, model: Explainable, maps_per_cluster: int, progress: Progress = no_progress) -> dict[str, Any]:
     """Write ``maps/`` of the run folder and return what stands in ``maps/summary.json``.
 
-    Explained are the ``maps_per_cluster`` most typical images of each cluster, or all where there are fewer; of a
-    volume that entered as several slices, its middle slice. All maps are in one common scale 0..1.
+    Maps of their own get the ``maps_per_cluster`` most typical images of each cluster (none whose header says that
+    text is burned in); the map of a cluster is the mean over its members (``AVERAGED``). Of a volume that entered as
+    several slices, the middle one is explained for the volume's cluster. All maps are in one common scale 0..1, the
+    maximum over all maps that were made.
 
     Raises
     ------
@@ -63,25 +74,44 @@ def explain(out: Path, model: Explainable, maps_per_cluster: int, progress: Prog
     images = _read(out / "images.parquet", pq.read_table)
     pixels = _read(out / "pixels.npy", lambda path: np.load(path, mmap_mode="r"))
     k = _read(out / "soft_assignments.npy", lambda path: np.load(path, mmap_mode="r")).shape[1]
-    chosen = choose(_read(out / "assignments.parquet", pq.read_table), images, maps_per_cluster)
+    assignments = _read(out / "assignments.parquet", pq.read_table)
+    chosen = choose(assignments, images, maps_per_cluster, _with_text(out))
     folder = out / "maps"
-    _clear(folder)
-    folder.mkdir(exist_ok=True)
-    findings = Findings([], [])
-    if chosen:
+    findings = Findings([], [], np.zeros((k, *pixels.shape[2:]), dtype=np.float32))
+    try:
+        _clear(folder)
+        folder.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as store:
-            for maps in _compute(model, pixels, chosen, findings, progress):
-                store.write(maps.tobytes())
+            for one, activation in _compute(model, pixels, chosen, findings, progress):
+                if one.shown:
+                    store.write(activation.tobytes())
+                if one.averaged:
+                    findings.sums[one.cluster] += activation
             store.flush()
-            raw = np.memmap(store, dtype=np.float32, mode="r", shape=(len(chosen), *pixels.shape[2:]))
-            _write_all(out, raw, pixels, chosen, findings, k)
+            _write_all(out, store, pixels, chosen, findings)
+    except OSError as error:
+        raise folder_error(error, folder) from error
     summary = summarise(chosen, findings, k)
     write_json(folder / "summary.json", summary)
     return summary
 
 
-def choose(assignments: pa.Table, images: pa.Table, per_cluster: int) -> list[Explained]:
-    """Return the most typical images of each cluster, most typical first; rejected images are not explained."""
+def _with_text(out: Path) -> set[str]:
+    """Images whose header says that text is burned into them: their pixels are never shown."""
+    if not (out / "catalog.parquet").exists():
+        return set()
+    catalog = _read(out / "catalog.parquet", pq.read_table)
+    return {
+        row["image_id"] for row in catalog.select(["image_id", "burned_in"]).to_pylist() if row["burned_in"] == "yes"
+    }
+
+
+def choose(assignments: pa.Table, images: pa.Table, per_cluster: int, hidden: Collection[str] = ()) -> list[Explained]:
+    """Return what is explained of each cluster, most typical first; rejected images are not.
+
+    Shown are the ``per_cluster`` most typical images that are not ``hidden``; averaged are all, or ``AVERAGED`` drawn
+    at random.
+    """
     rows: dict[str, list[int]] = {}
     for row, image_id in zip(images["row"].to_pylist(), images["image_id"].to_pylist(), strict=True):
         rows.setdefault(image_id, []).append(row)
@@ -89,19 +119,26 @@ def choose(assignments: pa.Table, images: pa.Table, per_cluster: int) -> list[Ex
     order = np.argsort(-assignments["typicality"].to_numpy(), kind="stable")
     found = []
     for cluster in np.unique(clusters[clusters >= 0]).tolist():
-        for index in order[clusters[order] == cluster][:per_cluster].tolist():
+        members = order[clusters[order] == cluster].tolist()
+        shown = set([index for index in members if names[index] not in hidden][:per_cluster])
+        drawn = np.random.default_rng(cluster).permutation(len(members))[:AVERAGED]
+        averaged = {members[index] for index in drawn.tolist()}
+        for index in members:
+            if index not in shown | averaged:
+                continue
             own = rows.get(names[index])
             if own is None:
                 raise RunFolderError("assignments.parquet holds an image that images.parquet does not. Redo assign.")
             middle = own[len(own) // 2]
-            found.append(Explained(names[index], cluster, middle, images.slice(middle, 1).to_pylist()[0]))
+            geometry = images.slice(middle, 1).to_pylist()[0]
+            found.append(Explained(names[index], cluster, middle, geometry, index in shown, index in averaged))
     return found
 
 
 def _compute(
     model: Explainable, pixels: NDArray[Any], chosen: Sequence[Explained], findings: Findings, progress: Progress
-) -> Iterator[Maps]:
-    """Yield the maps in blocks, in no common scale yet."""
+) -> Iterator[tuple[Explained, Maps]]:
+    """Yield each image with its map, in no common scale yet."""
     for start in range(0, len(chosen), IMAGES_AT_ONCE):
         block = chosen[start : start + IMAGES_AT_ONCE]
         found = cluster_activation_map(model, pixels[[one.row for one in block]], [one.cluster for one in block])
@@ -109,27 +146,29 @@ def _compute(
         findings.uniform_correlation += found.uniform_correlation.tolist()
         findings.scale = max(findings.scale, float(found.maps.max()))
         progress("explain", start + len(block), len(chosen))
-        yield found.maps
+        yield from zip(block, found.maps, strict=True)
 
 
 def _write_all(
-    out: Path, raw: Maps, pixels: NDArray[Any], chosen: Sequence[Explained], findings: Findings, k: int
+    out: Path, store: IO[bytes], pixels: NDArray[Any], chosen: Sequence[Explained], findings: Findings
 ) -> None:
     """Bring the maps to the common scale and write every file but the summary; the index comes last."""
-    volumes = raw.ndim == 4
-    means = np.zeros((k, *raw.shape[1:]), dtype=np.float32)
-    members = [[one for one in chosen if one.cluster == cluster] for cluster in range(k)]
+    grid, scale = pixels.shape[2:], np.float32(findings.scale or 1.0)
+    shown = [(number, one) for number, one in enumerate(chosen) if one.shown]
     index: list[dict[str, Any]] = []
+    store.seek(0)
     with atomic(out / "maps" / "maps.npy") as part, open(part, "wb") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": raw.shape}
+        header = {"descr": "<f2", "fortran_order": False, "shape": (len(shown), *grid)}
         np.lib.format.write_array_header_2_0(file, header)
-        for number, one in enumerate(chosen):
-            scaled = raw[number] / np.float32(findings.scale or 1.0)
+        for number, one in shown:
+            scaled = np.frombuffer(store.read(4 * int(np.prod(grid))), np.float32).reshape(grid) / scale
             file.write(scaled.astype("<f2").tobytes())
-            means[one.cluster] += scaled / len(members[one.cluster])
-            name = f"maps/image_{one.image_id}.{'nii.gz' if volumes else 'png'}"
+            name = f"maps/image_{one.image_id}.{'nii.gz' if len(grid) == 3 else 'png'}"
             _write_one(out / name, scaled, pixels[one.row], one.geometry)
             index.append(_index_row(one, scaled, name, number, findings))
+    members = [[one for one in chosen if one.averaged and one.cluster == k] for k in range(len(findings.sums))]
+    counts = np.array([max(len(mine), 1) for mine in members], np.float32)
+    means = findings.sums / (scale * counts.reshape(-1, *[1] * len(grid)))
     with atomic(out / "maps" / "cluster_maps.npy") as part, open(part, "wb") as file:
         np.save(file, means)
     for cluster, mine in enumerate(members):

@@ -51,7 +51,7 @@ class PlanOptions:
     select: Sequence[str] = ()
     n_clusters: int | None = None
     method: str | None = None
-    seed: int = 0
+    seed: int | None = None
     include_burned_in: bool = False
 
 
@@ -95,7 +95,7 @@ def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
         method=options.method or "dcec",
         n_clusters=n_clusters,
         batch_size=0,
-        seed=options.seed,
+        seed=options.seed or 0,
         maps_per_cluster=MAPS_PER_CLUSTER[dimensions],
         select=select,
         kind=main_kind(chosen.rows) if goal == "subtypes" else {},

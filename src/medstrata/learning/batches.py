@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medstrata.errors import FitError
 
 Images = NDArray[Any]  # (N, C, H, W) or (N, C, D, H, W), integer or float
+KINDS = ("centred", "published")  # of preprocessing
 BLOCK_BYTES = 64 << 20  # float32 bytes of one block of images in a pass over the whole set
 
 

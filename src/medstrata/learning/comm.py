@@ -32,11 +32,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def processors() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def generator(*seeds: int) -> torch.Generator:
     """Return a CPU generator that is a function of the seeds alone, so that nothing has to be stored."""
     mixed = 0x9E3779B97F4A7C15

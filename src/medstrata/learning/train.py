@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from medstrata.errors import RunFolderError
 from medstrata.learning.comm import generator
@@ -71,9 +71,10 @@ def collapse_warning(labels: torch.Tensor, n_clusters: int) -> str:
 
 def save_state(path: Path, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
     """Write tensors and JSON values into one safetensors file, atomically."""
+    # The bytes are written by us, not by safetensors, so that a full disk is an OSError as everywhere.
     with atomic(path) as part:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, part, metadata={"json": json.dumps(values)})
+        part.write_bytes(save(contiguous, metadata={"json": json.dumps(values)}))
 
 
 def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -17,15 +17,17 @@ from medstrata.learning.graph import leiden, neighbours, shared_neighbour_graph
 
 COMPONENTS = 50
 REFERENCE = 20_000  # larger sets are fitted on a random sample of this size; the others join their nearest sample
+REFERENCE_BYTES = 1 << 30  # of the sample in float32: large volumes make it smaller
 VOTERS = 5
 
 Labels = NDArray[np.int64]
 
 
 def principal_components(X: Any, seed: int) -> NDArray[np.float32]:
-    """Return the first 50 principal components (N, <= 50) of the flattened images, fitted on at most 20,000 of them."""
+    """Return the first 50 principal components (N, <= 50) of the flattened images, fitted on a sample."""
     images = as_images(X)
-    sample = _sample(len(images), seed)
+    row_bytes = 4 * int(np.prod(images.shape[1:]))
+    sample = _sample(len(images), seed, max(2, REFERENCE_BYTES // row_bytes))
     flat = _flat(images, sample)
     components = min(COMPONENTS, *flat.shape)
     pca = PCA(components, svd_solver="randomized", random_state=seed).fit(flat)
@@ -53,10 +55,11 @@ def pixel_graph(components: NDArray[np.float32], n_clusters: int, seed: int) -> 
     return labels
 
 
-def _sample(count: int, seed: int) -> NDArray[np.int64]:
-    if count <= REFERENCE:
+def _sample(count: int, seed: int, most: int | None = None) -> NDArray[np.int64]:
+    most = min(REFERENCE, most or REFERENCE)
+    if count <= most:
         return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, REFERENCE, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
 def _flat(images: Images, rows: NDArray[np.int64]) -> NDArray[np.float32]:

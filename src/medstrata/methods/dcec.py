@@ -35,9 +35,11 @@ Deviations
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -189,14 +191,11 @@ class DCEC(ClusteringMethod):
     def _refresh_target(self, images: Images) -> dict[str, Any]:
         """Steps 3 and 4 over the whole set, in evaluation mode; an empty cluster is repaired first."""
         z = torch.cat([self._embed_block(images, part, lambda *_: None) for part in blocks(images, BLOCK)])
-        with torch.inference_mode():
-            q = self._assign(z)
-        labels = q.argmax(1)
-        repaired = self._repair_empty(z, labels)
+        q = self._assign_all(z)
+        repaired = self._repair_empty(z, q.argmax(1))
         if repaired:
-            with torch.inference_mode():
-                q = self._assign(z)
-            labels = q.argmax(1)
+            q = self._assign_all(z)
+        labels = q.argmax(1)
         change = float((labels != self._labels).double().mean())
         self._target, self._labels = target_distribution(q), labels
         used = int((torch.bincount(labels, minlength=self.n_clusters) > 0).sum())
@@ -272,6 +271,8 @@ class DCEC(ClusteringMethod):
             self._labels = tensors["labels"].to(self.device_)
 
     def _fingerprint(self, images: Images) -> dict[str, Any]:
-        """What a checkpoint must agree with: every setting but the device, the images' shape and preprocessing."""
+        """What a checkpoint must agree with: every setting but the device, and the images."""
         settings = {name: value for name, value in settings_of(self).items() if name != "device"}
-        return {"settings": settings, "shape": list(images.shape), "scale": self.preprocessing_.scale}
+        some = np.ascontiguousarray(images[:: max(1, len(images) // 16)])
+        seen = hashlib.sha256(some.tobytes() + self.preprocessing_.offset.numpy().tobytes()).hexdigest()
+        return {"settings": settings, "shape": list(images.shape), "images": seen}

@@ -17,13 +17,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from torch import nn
 
 from medstrata._version import __version__
-from medstrata.errors import FitError, RunFolderError
-from medstrata.learning.batches import Images, Preprocessing, as_images, blocks, measure
+from medstrata.errors import FitError, MedstrataError, RunFolderError
+from medstrata.learning.batches import KINDS, Images, Preprocessing, as_images, blocks, measure
 from medstrata.learning.comm import choose_device
 from medstrata.learning.train import Training, collapse_warning
 from medstrata.methods import METHODS
@@ -34,7 +34,7 @@ OFFSET = "preprocessing.offset"  # the name of the mean image among the tensors 
 
 
 class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Base of all methods. A subclass defines ``_build``, ``_train``, ``features``, ``embed`` and ``assign``.
+    """Base of all methods. A subclass defines ``_build``, ``_train``, ``_features``, ``_embed`` and ``_assign``.
 
     Attributes
     ----------
@@ -89,13 +89,19 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         self.warnings_: list[str] = []
         self._prepare(images.shape[1:], measure(images, self.preprocessing))
         self._train(images, checkpoint, progress)
-        self.labels_ = self.predict(images)
+        q = self.predict_proba(images)
+        if not np.isfinite(q).all():
+            raise FitError(
+                "Training diverged: the network gives NaN. Use a smaller learning_rate (plan.json: settings)."
+            )
+        self.labels_ = q.argmax(1)
         self._warn(collapse_warning(torch.from_numpy(self.labels_), self.n_clusters))
         return self
 
     def fit_predict(self, X: Any, y: None = None, **options: Any) -> NDArray[np.int64]:
         """Fit and return ``labels_`` (N,)."""
-        return self.fit(X, y, **options).labels_
+        labels: NDArray[np.int64] = self.fit(X, y, **options).labels_
+        return labels
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return the most probable cluster (N,) of each image."""
@@ -116,9 +122,12 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         """Return the embedding (N, Z) and the soft assignment (N, K) in one pass."""
         images = self._check_fitted(as_images(X))
         z = torch.cat([self._embed_block(images, part, progress) for part in blocks(images, BLOCK)])
+        return z.cpu().numpy(), self._assign_all(z).cpu().numpy()
+
+    def _assign_all(self, z: torch.Tensor) -> torch.Tensor:
+        """Embeddings (N, Z) -> soft assignments (N, K), in blocks, without gradients."""
         with torch.inference_mode():
-            q = torch.cat([self._assign(part) for part in z.split(1 << 14)])
-        return z.cpu().numpy(), q.cpu().numpy()
+            return torch.cat([self._assign(part) for part in z.split(1 << 14)])
 
     def _embed_block(self, images: Images, part: slice, progress: Progress) -> torch.Tensor:
         with torch.inference_mode():
@@ -158,7 +167,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.network_.state_dict().items()}
         tensors[OFFSET] = self.preprocessing_.offset.contiguous()
         with atomic(folder / "model.safetensors") as part:
-            save_file(tensors, part)
+            part.write_bytes(save(tensors))  # not by safetensors: a full disk is then an OSError
         write_json(
             folder / "model.json",
             {
@@ -220,9 +229,26 @@ def make_method(name: str, settings: dict[str, Any]) -> ClusteringMethod:
     try:
         if isinstance(values.get("training"), dict):
             values["training"] = Training(**values["training"])
-        return getattr(import_module(module), cls)(**values)  # type: ignore[no-any-return]
+            _check_types(name, vars(Training()), vars(values["training"]))
+        method: ClusteringMethod = getattr(import_module(module), cls)(**values)
     except TypeError as error:
-        raise FitError(f"Method {name!r} does not take these settings: {error}.") from error
+        raise FitError(f"Method {name!r} does not take these settings: {error}. Correct them in plan.json.") from error
+    _check_types(name, getattr(import_module(module), cls)().get_params(deep=False), values)
+    if method.preprocessing not in KINDS:
+        raise FitError(f"preprocessing is {method.preprocessing!r}, but must be one of: {', '.join(KINDS)}.")
+    return method
+
+
+def _check_types(name: str, defaults: dict[str, Any], values: dict[str, Any]) -> None:
+    """Raise FitError for a value of another type than its default (a whole number may stand for a fraction)."""
+    for key, value in values.items():
+        kind = type(defaults[key])
+        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and kind is not bool):
+            raise FitError(
+                f"Method {name!r}: setting {key!r} is {value!r}, but must be of type {kind.__name__} "
+                f"(default {defaults[key]!r})."
+            )
 
 
 def load(folder: Path | str, device: str = "auto") -> ClusteringMethod:
@@ -243,6 +269,8 @@ def load(folder: Path | str, device: str = "auto") -> ClusteringMethod:
         method.network_.load_state_dict(tensors)
     except FileNotFoundError as error:
         raise RunFolderError(f"There is no model in {folder}. Run medstrata fit on it first.") from error
+    except MedstrataError:
+        raise
     except Exception as error:  # whatever a damaged file raises, the advice is the same
         raise RunFolderError(f"The model in {folder} cannot be loaded ({error}). Run medstrata fit again.") from error
     method.network_.eval()

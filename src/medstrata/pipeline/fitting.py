@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from medstrata.errors import RunFolderError
 from medstrata.evidence.typicality import assignments_table, fit_reference
 from medstrata.images.plan import Plan
-from medstrata.learning.comm import processors
 from medstrata.methods.baselines import pca_kmeans, pixel_graph, principal_components
 from medstrata.methods.method import ClusteringMethod, load, make_method
-from medstrata.run import Progress, RunFolder, atomic, write_json, write_table
+from medstrata.run import Progress, RunFolder, atomic, processors, write_table
 
 Floats = NDArray[np.float32]
 REFERENCE = ("fit_embeddings.npy", "fit_soft_assignments.npy")  # of the images a copied model was fitted on
@@ -28,7 +27,9 @@ REFERENCE = ("fit_embeddings.npy", "fit_soft_assignments.npy")  # of the images 
 def method_of(plan: Plan, device: str) -> ClusteringMethod:
     """Construct the plan's method with the plan's settings."""
     settings = dict(plan.settings)
-    training = {"batch_size": plan.batch_size, **settings.pop("training", {})}
+    training = settings.pop("training", {})
+    if isinstance(training, dict):
+        training = {"batch_size": plan.batch_size, **training}
     own = {"n_clusters": plan.n_clusters, "random_state": plan.seed, "device": device, "training": training}
     return make_method(plan.method, own | settings)
 
@@ -57,26 +58,22 @@ def fit(
 
 def _checkpoint(out: Path, token: str) -> Path:
     folder, file = RunFolder(out), out / "checkpoint.safetensors"
-    state = folder.state()
-    if state.get("fitting") != token:
+    if folder.state().get("fitting") != token:
         file.unlink(missing_ok=True)
-        write_json(out / "run.json", state | {"fitting": token})
+        folder.note("fitting", token)
     return file
 
 
 def _baselines(out: Path, pixels: NDArray[Any], plan: Plan) -> None:
     """Cluster the same pixels without training, so that the deep clustering never stands alone."""
-    components = principal_components(pixels, plan.seed)
-    rows = pq.read_table(out / "images.parquet", columns=["image_id"])
-    table = pa.table(
-        {
-            "image_id": rows["image_id"],
-            "pca_kmeans": pca_kmeans(components, plan.n_clusters, plan.seed),
-            "pixel_graph": pixel_graph(components, plan.n_clusters, plan.seed),
-        }
-    )
-    first = np.unique(np.asarray(rows["image_id"]), return_index=True)[1]  # a volume's central slices: its first one
-    write_table(out / "baselines.parquet", table.take(np.sort(first)))
+    rows = np.asarray(pq.read_table(out / "images.parquet", columns=["image_id"])["image_id"])
+    image_ids, components = _average(rows, principal_components(pixels, plan.seed))
+    table = {
+        "image_id": image_ids,
+        "pca_kmeans": pca_kmeans(components, plan.n_clusters, plan.seed),
+        "pixel_graph": pixel_graph(components, plan.n_clusters, plan.seed),
+    }
+    write_table(out / "baselines.parquet", pa.table(table))
 
 
 def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
@@ -98,18 +95,18 @@ def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None
     return {"rejected": rejected}
 
 
-def _average(ids: NDArray[Any], z: Floats, q: Floats) -> tuple[NDArray[Any], Floats, Floats]:
-    """Average the rows of each image, images in the order of their first row."""
+def _average(ids: NDArray[Any], *arrays: Floats) -> tuple[NDArray[Any], ...]:
+    """Average the rows of each image, images in the order of their first row: image ids, then the averaged arrays."""
     _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     order = np.argsort(first)
     group = np.argsort(order)[inverse]
     counts = np.bincount(group)[:, None]
     means = []
-    for values in (z, q):
+    for values in arrays:
         sums = np.zeros((len(first), values.shape[1]))
         np.add.at(sums, group, values)
         means.append((sums / counts).astype(np.float32))
-    return ids[np.sort(first)], means[0], means[1]
+    return ids[np.sort(first)], *means
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> None:
@@ -131,3 +128,9 @@ def copy_model(trained: Path, out: Path) -> None:
             raise RunFolderError(f"{source} is missing in {trained}. Run: medstrata run INPUT OUT")
         with atomic(out / target) as part:
             shutil.copyfile(trained / source, part)
+
+
+def copy_plan(trained: Path, out: Path) -> None:
+    """Copy the plan of a model, so that new images come onto its grid by its rules."""
+    with atomic(out / "plan.json") as part:
+        shutil.copyfile(trained / "plan.json", part)

@@ -13,7 +13,11 @@ import pyarrow.parquet as pq
 
 from medstrata.errors import InputError, RunFolderError
 from medstrata.images.sources import Entry, Source, open_source
-from medstrata.run import RunFolder, digest, read_json, write_json, write_table
+from medstrata.run import RunFolder, atomic, digest, read_json, write_json, write_table
+
+_NO_PRIVATE = (
+    "{} has no private/ folder, so its INPUT is unknown. Use the folder where the run was made, or another OUT."
+)
 
 
 def check_places(input_path: Path, out: Path) -> None:
@@ -51,10 +55,13 @@ def connect(folder: RunFolder, input_path: Path, salt_from: RunFolder | None = N
         if known != str(input_path.resolve()):
             raise RunFolderError(f"{folder.path} belongs to another INPUT ({known}). Choose another OUT.")
         return
+    if state["stages"]:
+        raise RunFolderError(_NO_PRIVATE.format(folder.path))
     salt = folder.private / "salt"
-    if not salt.exists():
+    if not salt.exists() or not salt.read_text().strip():
         other = salt_from.path / "private" / "salt" if salt_from else None
-        salt.write_text(other.read_text() if other and other.exists() else secrets.token_hex(32))
+        with atomic(salt) as part:
+            part.write_text(other.read_text() if other and other.exists() else secrets.token_hex(32))
         salt.chmod(0o600)
     write_json(file, {"input": str(input_path.resolve())})
     write_json(folder.path / "run.json", state)
@@ -75,9 +82,7 @@ def source_of(folder: RunFolder) -> Source:
     """
     file = folder.path / "private" / "input.json"
     if not file.exists():
-        raise RunFolderError(
-            f"{folder.path} has no private/ folder, so its INPUT is unknown. Use the folder where the run was made."
-        )
+        raise RunFolderError(_NO_PRIVATE.format(folder.path))
     return open_source(Path(read_json(file)["input"]))
 
 
@@ -120,5 +125,5 @@ def check_unchanged(folder: RunFolder) -> None:
     if added or removed or changed:
         raise InputError(
             f"INPUT has changed since it was scanned: {added} files added, {removed} removed, {changed} modified. "
-            "Add --redo scan to take the change in, or choose another OUT."
+            "To take the change in, run with --redo scan (medstrata scan: --redo), or choose another OUT."
         )

@@ -5,7 +5,6 @@ A stage is done again only when what goes into it has changed, or when it is ask
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from medstrata.images.selection import check_plan
 from medstrata.pipeline import inputs
 from medstrata.pipeline.stages import NAMES, STAGES, Job, Stage, check_method
 from medstrata.run import RunFolder, digest, read_json
+
+COPIED = "copied"  # the token of a plan that belongs to a copied model
 
 
 def run_pipeline(input_path: Path | str, out: Path | str, *, redo: str | None = None, **settings: Any) -> Path:
@@ -61,18 +62,15 @@ def run_stage(name: str, job: Job, *, input_path: Path | None = None, redo: bool
         if name == "scan":
             inputs.check_unchanged(job.folder)
         for earlier in STAGES[: NAMES.index(name)]:
-            if not job.folder.token(earlier.name):
-                raise RunFolderError(
-                    f"{earlier.name} has not been done in {job.path}. Run: medstrata {earlier.name} OUT"
-                )
+            _check_current(earlier, job)
         _do(STAGES[NAMES.index(name)], job)
 
 
-def assign_new(model_folder: Path, input_path: Path, job: Job) -> None:
+def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = False) -> None:
     """Sort new images with the model of an existing run into a run folder of their own; that run is never touched.
 
     The plan is copied, so that new images come onto the model's grid with the model's intensity rules; pseudonyms are
-    made with the same salt.
+    made with the same salt. ``redo``: take in what has changed in the new images.
 
     Raises
     ------
@@ -88,10 +86,13 @@ def assign_new(model_folder: Path, input_path: Path, job: Job) -> None:
     inputs.check_places(input_path, job.path)
     with job.folder.locked():
         inputs.connect(job.folder, input_path, salt_from=trained)
+        if redo:
+            job.folder.forget(NAMES)
         inputs.check_unchanged(job.folder)
         _do(STAGES[0], job)
-        shutil.copyfile(model_folder / "plan.json", job.path / "plan.json")
-        job.folder.mark("plan", "copied", 0.0)
+        fitting.copy_plan(model_folder, job.path)
+        if job.folder.token("plan") != COPIED:
+            job.folder.mark("plan", COPIED, 0.0)
         _do(STAGES[2], job)
         token = digest("copied", trained.token("fit"), trained.token("assign"))
         if job.folder.token("fit") != token:
@@ -108,6 +109,7 @@ def _do(stage: Stage, job: Job) -> None:
     elif job.folder.is_done(stage.name, token := stage.token(job), stage.files):
         job.say(f"{stage.name}: up to date")
     else:
+        job.folder.forget(NAMES[NAMES.index(stage.name) :])  # a stage that is killed midway is not done
         started = time.monotonic()
         facts = stage.work(job)
         job.folder.mark(stage.name, token, time.monotonic() - started, **facts)
@@ -116,10 +118,25 @@ def _do(stage: Stage, job: Job) -> None:
             job.say(f"  {decision:<18} {value}" + (f"   {reason}" if reason else ""))
 
 
+def _check_current(stage: Stage, job: Job) -> None:
+    """Raise RunFolderError where an earlier stage is missing or was done with other inputs than the present ones."""
+    token = job.folder.token(stage.name)
+    if not token:
+        raise RunFolderError(f"{stage.name} has not been done in {job.path}. Run: medstrata {stage.name} OUT")
+    copied = job.folder.token("plan") == COPIED and stage.name == "fit"
+    if stage.name == "plan" or copied:  # whatever the plan says now is what later stages are compared with
+        return
+    if token != stage.token(job):
+        raise RunFolderError(
+            f"{stage.name} was done with another plan or other inputs than OUT holds now. "
+            f"Run: medstrata {stage.name} OUT"
+        )
+
+
 def _edited(job: Job) -> bool:
     """Whether plan.json differs from what this program wrote."""
     file = job.path / "plan.json"
-    return file.exists() and digest(read_json(file)) != job.folder.state()["stages"].get("plan", {}).get("written")
+    return file.exists() and digest(read_json(file)) != job.folder.state().get("plan_written")
 
 
 def _keep_plan(job: Job) -> bool:

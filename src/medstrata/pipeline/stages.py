@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from medstrata.images.catalog import Catalog, scan
 from medstrata.images.plan import Plan, load_plan
 from medstrata.methods import METHODS
 from medstrata.pipeline import inputs
-from medstrata.run import Progress, RunFolder, digest, no_progress, write_json
+from medstrata.run import Progress, RunFolder, digest, no_progress, processors, write_json
 
 Say = Callable[[str], None]
 
@@ -42,7 +41,7 @@ class Job:
     @property
     def readers(self) -> int:
         """How many processes read files."""
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or processors()
 
     def plan(self) -> Plan:
         """The plan as it stands in OUT, with what the user may have edited."""
@@ -80,14 +79,26 @@ def _scan(job: Job) -> dict[str, Any]:
 def _plan(job: Job) -> dict[str, Any]:
     plan = planning.make_plan(Catalog.read(job.path), job.options)
     check_method(plan)
-    write_json(job.path / "plan.json", vars(plan))
-    return {"written": digest(vars(plan)), "scan": job.folder.token("scan")}
+    file = job.path / "plan.json"
+    file.unlink(missing_ok=True)
+    job.folder.note("plan_written", digest(vars(plan)))  # first: a plan that is there is then known to be ours
+    write_json(file, vars(plan))
+    return {"scan": job.folder.token("scan")}
 
 
 def check_method(plan: Plan) -> None:
-    """Raise PlanError where the plan names a method that is not there."""
+    """Raise PlanError where the plan names a method that is not there, FitError where its settings are impossible."""
     if plan.method not in METHODS:
         raise PlanError(f"There is no method '{plan.method}'. Choose one of: {', '.join(METHODS)}.")
+    own = {"n_clusters", "random_state", "device"} & plan.settings.keys()
+    if own:
+        raise PlanError(
+            f"plan.json: 'settings' holds {sorted(own)[0]}, which is set by the plan's own keys or --device."
+        )
+    if plan.settings:
+        from medstrata.pipeline import fitting
+
+        fitting.method_of(plan, "cpu")
 
 
 # Keys of the plan that change nothing in the pixels: editing them does not decode again.

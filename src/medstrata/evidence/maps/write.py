@@ -109,31 +109,6 @@ def outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return inside & ~core
 
 
-def three_planes(
-    volume: NDArray[Any],
-    activation: NDArray[Any] | None,
-    index: Sequence[int],
-    spacing: Sequence[float] | None = None,
-) -> list[Colours]:
-    """Return the axial, coronal and sagittal plane through voxel ``index`` (d, h, w) as pictures (rows, columns, 3).
-
-    ``volume`` (D, H, W) in 0..1 and its map in 0..1 (None: no overlay) are in canonical order (D towards superior, H
-    towards posterior, W towards left). Superior is shown on top and, in the axial and coronal plane, the patient's
-    right on the left. ``spacing``: mm per step of (D, H, W), by default equal; all three planes are shown in one scale.
-    """
-    sizes = shown_size(volume.shape, spacing)
-    pictures = []
-    for axis in range(3):
-        where = tuple(int(index[axis]) if other == axis else slice(None) for other in range(3))
-        size = [sizes[other] for other in range(3) if other != axis]
-        upwards = slice(None, None, 1 if axis == 0 else -1)  # rows of the other two planes run along D
-        shown = resized(grey_or_colour(volume[where][upwards][None]), size)
-        if activation is not None:
-            shown = overlay(shown, resized(np.asarray(activation[where][upwards], dtype=np.float32), size))
-        pictures.append(to_bytes(shown))
-    return pictures
-
-
 def beside(panels: Sequence[NDArray[np.float32]]) -> Colours:
     """Put pictures (rows, columns, 3) of one height in 0..1 side by side on white."""
     gap = np.ones((panels[0].shape[0], GAP, 3), dtype=np.float32)
