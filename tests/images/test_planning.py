@@ -98,7 +98,7 @@ def test_masks_of_zero_and_one_are_not_black(catalog_of: CatalogOf) -> None:
         (10, "categories", 32),
         (60, "categories", 64),
         (90, "categories", 64),
-        (90, "subtypes", 64),
+        (90, "subtypes", 96),
         (500, "categories", 64),
         (500, "subtypes", 96),
     ],

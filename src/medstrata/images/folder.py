@@ -92,7 +92,10 @@ def _walk(root: Path) -> tuple[list[Entry], list[str]]:
 
 
 def _is_run_folder(folder: Path, children: list[os.DirEntry[str]]) -> bool:
-    return any(child.name == "private" for child in children) and (folder / "private" / "salt").is_file()
+    names = {child.name for child in children}
+    if {"run.json", "catalog.parquet"} <= names:  # also one that was passed on without private/
+        return True
+    return "private" in names and (folder / "private" / "salt").is_file()
 
 
 def _file_entry(child: os.DirEntry[str], name: str) -> Entry:

@@ -52,7 +52,9 @@ def _without_duplicates(frames: Sequence[FrameHeader]) -> tuple[Group, list[Skip
     for frame in frames:
         source = frame.source
         size = (frame.frames_in_file, frame.rows, frame.columns)
-        key = (source.instance_uid or source.file, source.frame, frame.plane, size)
+        # Some anonymisers give every file one SOPInstanceUID: another patient or series is another image.
+        owner = (source.patient_id, source.study_uid, source.series_uid)
+        key = (source.instance_uid or source.file, owner, source.frame, frame.plane, size)
         if first_file.setdefault(key, source.file) == source.file:
             unique.append(frame)
         elif source.file not in duplicates:

@@ -130,8 +130,8 @@ def read_pixels(source: Source, frames: Sequence[FrameSource], slices: Sequence[
     except _Skip as skip:
         raise FileProblem(skip.code, skip.reason) from None
     notes = list(header.notes)
-    array = _finite(_scaled(raw, header), notes)
     modality, _ = _from_name(name)
+    array = _finite(_scaled(raw, header), notes, in_hounsfield=modality == "CT")
     single = header.shape[2] == 1
     spacing = tuple(size for size in header.geometry.spacing if size is not None)
     return Pixels(
@@ -239,7 +239,7 @@ def _scaled(raw: NDArray[Any], header: _Header) -> NDArray[Any]:
     return array
 
 
-def _finite(array: NDArray[Any], notes: list[str]) -> NDArray[np.float32]:
+def _finite(array: NDArray[Any], notes: list[str], in_hounsfield: bool) -> NDArray[np.float32]:
     """Return float32 without NaN: NIfTI files mark what lies outside of the measured region with it."""
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
@@ -247,8 +247,9 @@ def _finite(array: NDArray[Any], notes: list[str]) -> NDArray[np.float32]:
     if not finite.any():
         raise FileProblem("not_finite", "No voxel holds a number (all NaN or infinite).")
     if not finite.all():
-        notes.append("Voxels that are not numbers (NaN or infinite) were set to 0.")
-        array = np.where(finite, array, np.float32(0))
+        fill = array[finite].min() if in_hounsfield else np.float32(0)  # 0 HU would be soft tissue
+        notes.append(f"Voxels that are not numbers (NaN or infinite) were set to {fill:g}.")
+        array = np.where(finite, array, fill)
     return array
 
 

@@ -202,7 +202,7 @@ def _multiple(value: float, largest: int) -> int:
 
 def _grid_2d(rows: list[Row], goal: str, reasons: dict[str, str]) -> tuple[list[int], list[float] | None]:
     shorter = float(np.median([min(row["rows"], row["columns"]) for row in rows]))
-    side = _multiple(shorter, LARGEST_GRID_2D[goal] if shorter > LARGEST_GRID_2D["subtypes"] else 64)
+    side = _multiple(shorter, LARGEST_GRID_2D[goal])
     side = max(side, SMALLEST_GRID_2D)
     reasons["grid"] = (
         f"The median shorter side of the images is {shorter:g} pixels; a multiple of {GRID_MULTIPLE} up to "

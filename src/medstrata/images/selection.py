@@ -25,10 +25,7 @@ LOCALIZER = "A localizer shows the planning of a scan, not the scan; --goal cate
 NOT_SELECTED = "Left out by --select."
 NOT_A_VOLUME = f"A volume needs at least {MIN_SLICES} slices; --goal categories takes slices and single images."
 NO_INTENSITY_RULE = "The plan has no intensity rule for this class of image; add one under 'intensity' in plan.json."
-OTHER_RECONSTRUCTION = (
-    "Another series of the same study is taken: the one with the thinnest slice spacing, then with the kernel that "
-    "most studies have, then with the most slices."
-)
+RECONSTRUCTION_RULE = "the thinnest slice spacing, then the kernel that most studies have, then the most slices"
 ADVICE = {
     "not_selected": "change or drop --select",
     "burned_in": "give --include-burned-in",
@@ -180,12 +177,12 @@ def _of_kind(rows: list[Row], main: dict[str, str], left_out: list[LeftOut]) -> 
 
 
 def _one_per_study(rows: list[Row], left_out: list[LeftOut]) -> list[Row]:
-    """Keep one series of each study, so that no patient counts twice; single images are all kept."""
+    """Keep one series of each study, the first in the catalog among equals; single images are all kept."""
     kernels = Counter(kernel for _, kernel in {(row["study"], row["kernel"]) for row in rows})
 
-    def order(row: Row) -> tuple[bool, float, int, int, str]:
+    def order(row: Row) -> tuple[bool, float, int, int]:
         spacing = round(row["spacing_slices"] or np.inf, 1)
-        return row["geometry"] != "regular", spacing, -kernels[row["kernel"]], -row["slices"], row["image_id"]
+        return row["geometry"] != "regular", spacing, -kernels[row["kernel"]], -row["slices"]
 
     best: dict[str, Row] = {}
     for row in rows:
@@ -197,8 +194,17 @@ def _one_per_study(rows: list[Row], left_out: list[LeftOut]) -> list[Row]:
         if row["unit"] != "series" or not row["study"] or best[row["study"]] is row:
             taken.append(row)
         else:
-            left_out.append(LeftOut(row["image_id"], "plan", "other_reconstruction", OTHER_RECONSTRUCTION))
+            reason = _other_reconstruction(best[row["study"]])
+            left_out.append(LeftOut(row["image_id"], "plan", "other_reconstruction", reason))
     return taken
+
+
+def _other_reconstruction(taken: Row) -> str:
+    """Say which series of the study is taken."""
+    kernel = f"kernel {taken['kernel']}, " if taken["kernel"] else ""
+    step = f"{taken['spacing_slices']:.2f} mm between slices, " if taken["spacing_slices"] else ""
+    which = f"{kernel}{step}{taken['slices']} slices"
+    return f"Another series of the same study is taken: {which} ({RECONSTRUCTION_RULE})."
 
 
 def slice_numbers(row: Row, dimensions: int, slices_per_volume: int) -> list[int] | None:
