@@ -9,7 +9,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from dicom_factory import records, straight, write_series
+from dicom_factory import dataset, records, save, straight, uid, write_series
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -293,3 +293,12 @@ def test_frames_of_a_file_at_one_place_are_one_image(tmp_path: Path) -> None:
     factory.save(factory.enhanced_mr([5.0, 5.0, 5.0]), tmp_path / "enhanced")
     record = only(records(tmp_path))
     assert (record.unit, record.slices, record.geometry) == ("image", 3, "none")
+
+
+def test_one_instance_uid_for_all_files_of_different_series_is_no_duplicate(tmp_path: Path) -> None:
+    for number in range(3):
+        pixels = np.full((6, 5), number, np.int16)
+        values = {"SOPInstanceUID": uid("same"), "SeriesInstanceUID": uid(f"series {number}")}
+        save(dataset(pixels, **values), tmp_path / f"{number}.dcm")
+    found = records(tmp_path)
+    assert [record.unit for record in found] == ["image"] * 3

@@ -117,6 +117,8 @@ def test_one_reconstruction_per_study(catalog_of: CatalogOf) -> None:
     taken, codes = chosen_and_codes(catalog, PLAN)
     assert taken == ["s1_soft", "s2_soft", "s3_thin", "s4_long", "no_study_1", "no_study_2"]
     assert set(codes.values()) == {"other_reconstruction"}
+    reasons = {item.image_id: item.reason for item in choose_images(catalog, PLAN).left_out}
+    assert "is taken: kernel L, 1.00 mm between slices," in reasons["s3_thick"]
     flat = dataclasses.replace(PLAN, dimensions=2, grid=[64, 64])
     views = catalog_of([{"image_id": name, "modality": "MG", "study": "s1"} for name in "abcd"])
     assert chosen_and_codes(views, flat)[0] == ["a", "b", "c", "d"]  # views of one study are no reconstructions

@@ -370,3 +370,14 @@ def test_zip_that_goes_while_it_is_read(tmp_path: Path) -> None:
     fresh = pickle.loads(pickle.dumps(source))
     with pytest.raises(InputError, match="no longer reachable"):
         fresh.read("a.png")
+
+
+def test_a_run_folder_that_was_passed_on_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "in" / "old").mkdir(parents=True)
+    (tmp_path / "in" / "a.png").write_bytes(b"x")
+    for name in ("run.json", "catalog.parquet", "report.html"):
+        (tmp_path / "in" / "old" / name).write_text("{}")
+    entries = {entry.name: entry.problem for entry in open_source(tmp_path / "in").listing()}
+    assert entries["a.png"] is None and set(entries) == {"a.png", "old/"}
+    problem = entries["old/"]
+    assert problem is not None and problem.code == "run_folder"

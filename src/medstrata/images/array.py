@@ -13,14 +13,15 @@ shape                     read as
 ``(N, D, H, W, 1 or 3)``  N grey or colour volumes
 ========================  =============================================================
 
-Rows and columns must be at least ``MIN_SIDE`` long. A ``.npy`` on disk is mapped, never loaded; an ``.npz`` is
-compressed and must fit into memory. Objects (pickles) are refused.
+Rows and columns must be at least ``MIN_SIDE`` long. Of a ``.npy`` on disk only the rows asked for are read; an ``.npz``
+is compressed and must fit into memory. Objects (pickles) are refused.
 """
 
 from __future__ import annotations
 
 import errno
 import math
+import os
 import warnings
 import zipfile
 import zlib
@@ -102,7 +103,7 @@ def read_headers(source: Source, name: str) -> list[ImageRecord]:
     InputError : the array is INPUT itself and has no key ``images``; the message names the keys it has
     """
     with _stream(source, name) as stream:
-        shape, dtype = _array_header(stream)
+        shape, _, dtype = _array_header(stream)
         layout = layout_of(shape)
         low, high = _value_range(stream, dtype, math.prod(shape))
     volume = len(layout.spatial) == 3
@@ -128,13 +129,13 @@ def read_headers(source: Source, name: str) -> list[ImageRecord]:
 def read_pixels(source: Source, frames: Sequence[FrameSource], slices: Sequence[int] | None = None) -> Pixels:
     """Return one row as float32 ``(C, H, W)`` or ``(C, D, H, W)``; ``slices``: numbers along D.
 
-    Many rows are read faster as blocks of ``load_array``.
+    Many rows are read faster as blocks of ``load_rows``.
 
     Raises
     ------
     FileProblem : ``not_finite``, or a code of ``read_headers``
     """
-    image = load_array(source, frames[0].file)[frames[0].frame]
+    image = load_rows(source, frames[0].file, [frames[0].frame])[0]
     if slices is not None and image.ndim == 4:
         image = image[:, list(slices)]
     with np.errstate(over="ignore"):
@@ -142,6 +143,25 @@ def read_pixels(source: Source, frames: Sequence[FrameSource], slices: Sequence[
     if not np.isfinite(image).all():
         raise FileProblem("not_finite", "The image holds values that are not finite (NaN or infinite).")
     return Pixels(image, decoder=DECODER)
+
+
+def load_rows(source: Source, name: str, numbers: Sequence[int]) -> NDArray[Any]:
+    """Return rows ``numbers`` of one array as ``(n, C, H, W)`` or ``(n, C, D, H, W)``, in its own type.
+
+    A ``.npy`` on disk is read, not mapped: a drive that goes away is then an error that can be reported, where a map
+    would kill the process. Only in Fortran order, in which a row is scattered over the file, it is mapped.
+
+    Raises
+    ------
+    FileProblem : a code of ``read_headers``, ``file_changed``
+    InputError : INPUT is gone
+    """
+    rows = None if source.local_path(name) is None else _read_rows(source, name, numbers)
+    if rows is not None:
+        return rows
+    stored = load_array(source, name)
+    _check_rows(numbers, len(stored))
+    return stored[_run_of(numbers) or list(numbers)]
 
 
 def load_array(source: Source, name: str) -> NDArray[Any]:
@@ -188,9 +208,52 @@ def _load(key: _Key, modified: int, size: int) -> NDArray[Any]:
         else:
             array = npy.read_array(stream, allow_pickle=False)
     array.flags.writeable = False
-    if layout.channel_axis is None:
-        return array[:, None]
-    return np.moveaxis(array, layout.channel_axis, 1)
+    return _channels_second(array, layout)
+
+
+def _channels_second(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    return array[:, None] if layout.channel_axis is None else np.moveaxis(array, layout.channel_axis, 1)
+
+
+def _read_rows(source: Source, name: str, numbers: Sequence[int]) -> NDArray[Any] | None:
+    """Do the work of ``load_rows`` on a ``.npy`` in C order; None where the file is anything else."""
+    try:
+        with _stream(source, name) as stream:
+            if isinstance(stream, zipfile.ZipExtFile):
+                return None
+            shape, fortran, dtype = _array_header(stream)
+            layout, start = layout_of(shape), stream.tell()
+            if fortran:
+                return None
+            _check_rows(numbers, shape[0])
+            size = math.prod(shape[1:]) * dtype.itemsize
+            if stream.seek(0, os.SEEK_END) < start + shape[0] * size:
+                raise EOFError
+            run = _run_of(numbers)
+            spans = [(run.start, len(numbers))] if run else [(number, 1) for number in numbers]
+            data = b"".join(_bytes(stream, start + first * size, count * size) for first, count in spans)
+            return _channels_second(np.frombuffer(data, dtype).reshape(-1, *shape[1:]), layout)
+    except OSError as error:
+        raise source.explain(error) from None
+
+
+def _bytes(stream: IO[bytes], start: int, count: int) -> bytes:
+    stream.seek(start)
+    data = stream.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data
+
+
+def _run_of(numbers: Sequence[int]) -> slice | None:
+    """Return the numbers as a slice where they follow each other."""
+    consecutive = list(numbers) == list(range(numbers[0], numbers[0] + len(numbers)))
+    return slice(numbers[0], numbers[0] + len(numbers)) if consecutive else None
+
+
+def _check_rows(numbers: Sequence[int], count: int) -> None:
+    if max(numbers) >= count:
+        raise FileProblem("file_changed", "The array has changed since INPUT was scanned; run the scan again.")
 
 
 @contextmanager
@@ -231,13 +294,14 @@ def _member(source: Source, names: list[str]) -> str:
     raise FileProblem("array_key", reason)
 
 
-def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether it is in Fortran order, and type."""
     version = npy.read_magic(stream)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(stream)
+    shape, fortran, dtype = read(stream)
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise _data_type()
-    return shape, dtype
+    return shape, fortran, dtype
 
 
 def _data_type() -> FileProblem:

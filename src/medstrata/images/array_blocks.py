@@ -60,14 +60,7 @@ def _images_per_block(job: Job) -> int:
 def _rows(block: list[Job]) -> NDArray[Any]:
     """Return the stored values ``(n, C, H, W)`` or ``(n, C, D, H, W)`` of the block's images."""
     first = block[0]
-    try:
-        stored = array.load_array(first.source, first.frames[0].file)
-    except OSError as error:
-        raise first.source.explain(error) from None
-    numbers = [job.frames[0].frame for job in block]
-    if max(numbers) >= len(stored):
-        raise FileProblem("file_changed", "The array has changed since INPUT was scanned; run the scan again.")
-    rows = stored[numbers[0] : numbers[-1] + 1] if numbers[-1] - numbers[0] == len(numbers) - 1 else stored[numbers]
+    rows = array.load_rows(first.source, first.frames[0].file, [job.frames[0].frame for job in block])
     return rows if first.slices is None else rows[:, :, list(first.slices)]
 
 

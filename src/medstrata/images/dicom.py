@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from medstrata.errors import FileProblem, InputError
-from medstrata.images import vocabulary
+from medstrata.images import raster, vocabulary
 from medstrata.images.dicom_frames import HEADER_TAGS, FrameHeader, Plane, frame_count, frames_of
 from medstrata.images.dicom_kinds import REASONS, not_an_image
 from medstrata.images.dicom_values import Values, quiet
@@ -33,6 +33,7 @@ PIXEL_KEYWORDS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelDat
 UNDEFINED_LENGTH = 0xFFFFFFFF
 SYNTAX_OF_THE_STANDARD = re.compile(r"1\.2\.840\.10008\.1\.2(\.\d{1,3}){0,4}")
 MAX_FRAMES = 100_000  # in one file; more is a damaged number
+MAX_BYTES = 16 * 2**30  # of all frames of one file when decoded, as for a volume of NIfTI
 ENCAPSULATED_FRAME_BYTES = 8  # an encapsulated frame takes at least the head of one item
 
 
@@ -176,7 +177,14 @@ def _reason_to_skip(header: Header, values: Values, modality: str, size: int | N
         return "incomplete_header"
     if frame_count(values) > MAX_FRAMES:
         return "too_many_frames"
+    if too_large(pixels, frame_count(values), (values.integer("SamplesPerPixel") or 1) * bits / 8):
+        return "too_large"
     return "truncated" if _pixels_cut(header, values, pixels * bits / 8, size) else ""
+
+
+def too_large(pixels: int, frames: int, pixel_bytes: float) -> bool:
+    """Whether frames of so many pixels are larger than images are: a few compressed bytes can claim any size."""
+    return pixels > raster.MAX_PIXELS or pixels * frames * pixel_bytes > MAX_BYTES
 
 
 def _pixels_cut(header: Header, values: Values, sample_bytes: float, size: int | None) -> bool:

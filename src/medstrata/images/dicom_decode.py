@@ -17,7 +17,8 @@ from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import RLELossless
 
 from medstrata.errors import FileProblem
-from medstrata.images.dicom import Header
+from medstrata.images.dicom import Header, too_large
+from medstrata.images.dicom_kinds import REASONS
 from medstrata.images.dicom_values import tags
 from medstrata.images.listing import Source
 
@@ -57,7 +58,7 @@ def decode(file: BinaryIO, header: Header, numbers: Sequence[int]) -> list[Decod
 
     Raises
     ------
-    FileProblem : "no_pixels", "unsupported_syntax", "truncated", "decode_failed"
+    FileProblem : "no_pixels", "unsupported_syntax", "truncated", "too_large", "decode_failed"
     """
     if not header.pixel_keyword:
         raise FileProblem("no_pixels", "The file has no pixels.")
@@ -70,6 +71,9 @@ def decode(file: BinaryIO, header: Header, numbers: Sequence[int]) -> list[Decod
     options |= {"pixel_keyword": header.pixel_keyword, "pixel_vr": header.pixel_vr}
     if max(numbers) >= int(options["number_of_frames"]):
         raise FileProblem("truncated", "The file has fewer frames than when it was scanned.")
+    pixel_bytes = int(options.get("samples_per_pixel", 1)) * int(options.get("bits_allocated", 8)) / 8
+    if too_large(int(options["rows"]) * int(options["columns"]), len(numbers), pixel_bytes):
+        raise FileProblem("too_large", REASONS["too_large"])
     pixels, start = _pixel_file(file, header)
     if decoder.is_native:
         _check_length(pixels, start, decoder, options)

@@ -25,6 +25,7 @@ REASONS = {
     "no_pixels": "A DICOM object without pixels.",
     "incomplete_header": "The header does not say how the pixels are laid out (rows, columns or bits are absent).",
     "too_many_frames": "The header claims more frames than one file can hold.",
+    "too_large": "An image of more than 100 million pixels, or frames of more than 16 GB in one file.",
     "truncated": "The file ends before its pixels do; it was probably not copied completely.",
     "not_dicom": "Not a DICOM file.",
     "unreadable": "The DICOM header cannot be read",

@@ -79,8 +79,8 @@ def read_pixels(source: Source, frames: Sequence[FrameSource], slices: Sequence[
 
     Raises
     ------
-    FileProblem : "file_gone", "no_permission", "read_failed", "truncated", "unsupported_syntax", "decode_failed",
-        "frames_differ" (size or units change from frame to frame)
+    FileProblem : "file_gone", "no_permission", "read_failed", "truncated", "unsupported_syntax", "too_large",
+        "decode_failed", "frames_differ" (size or units change from frame to frame)
     InputError : INPUT itself is no longer reachable
     """
     wanted = list(range(len(frames))) if slices is None else list(slices)

@@ -112,6 +112,8 @@ def opened(file: BinaryIO) -> Iterator[Image.Image]:
 
 def decoded(image: Image.Image, notes: list[str]) -> NDArray[Any]:
     """Return the pixels ``(H, W)`` or ``(H, W, 3)``; what was changed on the way is added to ``notes``."""
+    if _loses_bits(image):
+        notes.append("Stored with 16 bits per channel, read with 8.")
     if _from_grey_alpha_16(image):
         image = image.convert("LA")
     image.load()
@@ -173,6 +175,12 @@ def _kind(image: Image.Image) -> tuple[int, int]:
 def _from_grey_alpha_16(image: Image.Image) -> bool:
     """Whether Pillow gives RGBA for a PNG that holds grey and opacity with 16 bits."""
     return image.mode == "RGBA" and any("LA;16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _loses_bits(image: Image.Image) -> bool:
+    """Whether Pillow gives 8 bits per channel for a file, not yet decoded, that holds 16."""
+    tiles = getattr(image, "tile", ())
+    return image.mode not in _GREY_MODES and any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _orientation(image: Image.Image) -> int:

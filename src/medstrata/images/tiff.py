@@ -58,6 +58,8 @@ def read_headers(source: Source, name: str) -> list[ImageRecord | SkippedFile]:
     FileProblem : ``damaged``
     """
     with source.open(name) as file, _opened(file) as tiff:
+        if _has_page(tiff, MAX_PAGES):
+            return [SkippedFile(name, "too_many_pages", f"More than {MAX_PAGES} pages; split the file.", format="tiff")]
         pages = [page.aspage() for page in tiff.pages]
         numbered = [(number, page) for number, page in enumerate(pages) if number == 0 or not page.is_reduced]
         if not all(page.imagewidth and page.imagelength for _, page in numbered):
@@ -98,6 +100,15 @@ def _opened(file: BinaryIO) -> Iterator[tifffile.TiffFile]:
         raise FileProblem("damaged", DAMAGED) from None
 
 
+def _has_page(tiff: tifffile.TiffFile, number: int) -> bool:
+    """Whether there is such a page, found by following the pages' offsets no further than to it."""
+    try:
+        tiff.pages[number]
+    except IndexError:
+        return False
+    return True
+
+
 def _problem(tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage]) -> tuple[str, str]:
     """Return code and sentence of why this TIFF is left out, or two empty strings."""
     if not pages:
@@ -109,8 +120,6 @@ def _problem(tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage]) -> tuple[s
         return "whole_slide", "A whole-slide image (one picture at several sizes); cut it into tiles first."
     if pixels > raster.MAX_PIXELS:
         return "too_large", raster.too_large("", "").reason
-    if len(pages) > MAX_PAGES:
-        return "too_many_pages", f"More than {MAX_PAGES} pages; split the file."
     if len({(page.shape, page.dtype) for page in pages}) > 1:
         return "mixed_pages", "The pages differ in size or type; split the file into one file per image."
     if _hidden_planes(tiff) or first.imagedepth > 1:
