@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import zipfile
 from pathlib import Path
@@ -96,19 +97,59 @@ def test_types_and_orders(tmp_path: Path, dtype: str, order: str) -> None:
     np.testing.assert_array_equal(array.read_pixels(source, [FrameSource("a.npy", 2)]).array[0], stored[2])
 
 
-def test_npy_is_mapped_and_npz_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fortran_order_is_mapped_and_npz_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = values(4, H, W)
-    source = open_source(saved(tmp_path / "a.npy", stored).parent)
+    source = open_source(saved(tmp_path / "a.npy", np.asfortranarray(stored)).parent)
     mapped = array.load_array(source, "a.npy")
     assert isinstance(mapped, np.memmap)
     assert not mapped.flags.writeable
     saved(tmp_path / "b.npz", stored)
-    opened: list[str] = []
-    open_file = type(source).open
-    monkeypatch.setattr(type(source), "open", lambda self, name: opened.append(name) or open_file(self, name))
+    loaded: list[object] = []
+    read_array = array.npy.read_array
+    monkeypatch.setattr(array.npy, "read_array", lambda *a, **k: loaded.append(a) or read_array(*a, **k))
     for row in range(4):
         array.read_pixels(open_source(tmp_path), [FrameSource("b.npz", row)])
-    assert opened == ["b.npz"]
+    assert len(loaded) == 1
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("numbers", [[1, 2], [3, 0, 2], [0]])
+def test_rows_of_a_npy_are_read_not_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, numbers: list[int]
+) -> None:
+    stored = np.asarray(values(4, H, W, 3, dtype="uint16"), order=order)
+    source = open_source(saved(tmp_path / "a.npy", stored))
+    if order == "C":
+        monkeypatch.delattr(array.npy, "open_memmap")
+    rows = array.load_rows(source, "a.npy", numbers)
+    np.testing.assert_array_equal(rows, stored[numbers].transpose(0, 3, 1, 2))
+    assert rows.dtype == stored.dtype
+    with pytest.raises(FileProblem, match="file_changed"):
+        array.load_rows(source, "a.npy", [3, 4])
+
+
+def test_a_drive_that_goes_away_while_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "share"
+    root.mkdir()
+    source = open_source(saved(root / "a.npy", values(4, H, W)).parent)
+    array.load_rows(source, "a.npy", [0])
+
+    def gone(*_: object) -> bytes:
+        root.rename(tmp_path / "elsewhere")
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(array, "_bytes", gone)
+        with pytest.raises(InputError, match="no longer reachable"):
+            array.load_rows(source, "a.npy", [1])
+    with pytest.raises(InputError, match="no longer reachable"):
+        array.load_rows(source, "a.npy", [1])
+
+
+def test_a_npy_that_shrinks_while_rows_are_read() -> None:
+    with pytest.raises(EOFError):  # which _stream reports as "truncated"
+        array._bytes(io.BytesIO(b"1234"), 2, 3)
+    assert array._bytes(io.BytesIO(b"1234"), 1, 3) == b"234"
 
 
 def test_a_file_that_changed_is_loaded_again(tmp_path: Path) -> None:
@@ -232,7 +273,11 @@ def test_damage_gives_a_file_problem_or_images_and_nothing_else(
     folder = tmp_path_factory.mktemp("damaged")
     (folder / name).write_bytes(raw)
     source = open_source(folder)
-    for function in (lambda: array.read_headers(source, name), lambda: array.load_array(source, name)):
+    for function in (
+        lambda: array.read_headers(source, name),
+        lambda: array.load_array(source, name),
+        lambda: array.load_rows(source, name, [0, 1]),
+    ):
         try:
             function()
         except FileProblem as reason:

@@ -14,6 +14,7 @@ import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -142,9 +143,25 @@ def test_a_zip_gives_the_same_catalog_as_its_folder(mixed: Path, tmp_path: Path)
 
 
 def test_processes_do_not_change_the_catalog(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medstrata.images.catalog.FILES_IN_THIS_PROCESS", 0)
     monkeypatch.setattr("medstrata.images.catalog.FILES_PER_TASK", 3)
     alone, together = scan(open_source(mixed), SALT, 1), scan(open_source(mixed), SALT, 2)
     assert (alone.table, alone.sources) == (together.table, together.sources)
+
+
+def test_a_pool_is_started_for_many_files_only(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def mapped(function: Any, items: Any, workers: int, chunk: int) -> Any:
+        asked.append(workers)
+        return map(function, items)
+
+    monkeypatch.setattr("medstrata.images.catalog.map_in_processes", mapped)
+    files = sum(entry.problem is None for entry in open_source(mixed).listing())
+    for most in (files, files - 1):
+        monkeypatch.setattr("medstrata.images.catalog.FILES_IN_THIS_PROCESS", most)
+        scan(open_source(mixed), SALT, 2)
+    assert asked == [1, 2]
 
 
 def test_ids_are_keyed_hashes_of_the_sources(mixed: Path) -> None:
@@ -273,6 +290,7 @@ def die(item: object) -> list[object]:
 @pytest.mark.skipif(sys.platform == "win32", reason="worker processes are started as on POSIX")
 def test_a_decoder_that_crashes_costs_one_row(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medstrata.images.catalog._headers", die)
+    monkeypatch.setattr("medstrata.images.catalog.FILES_IN_THIS_PROCESS", 0)
     monkeypatch.setattr("medstrata.images.catalog.FILES_PER_TASK", 2)
     codes = {row[0]: row[4] for row in rows_of(scan(open_source(mixed), SALT, 2))}
     assert codes == {".DS_Store": "system_file", "b.jpg": "decoder_crashed"}

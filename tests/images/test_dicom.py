@@ -280,6 +280,8 @@ def test_modality_tells_when_there_is_no_class(tmp_path: Path) -> None:
         ({"NumberOfFrames": 2}, "truncated"),
         ({"NumberOfFrames": 2_000_000_000}, "too_many_frames"),
         ({"SamplesPerPixel": 3}, "truncated"),
+        ({"Rows": 60_000, "Columns": 60_000}, "too_large"),
+        ({"Rows": 9_000, "Columns": 9_000, "NumberOfFrames": 5_000}, "too_large"),
     ],
 )
 def test_headers_that_do_not_describe_pixels(tmp_path: Path, values: dict[str, Any], code: str) -> None:

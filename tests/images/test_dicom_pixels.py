@@ -27,6 +27,7 @@ from pydicom.uid import (
 )
 
 from medstrata.errors import FileProblem, InputError
+from medstrata.images import dicom, raster
 from medstrata.images.dicom_pixels import INVERTED, NOT_INVERTED, NOT_RESCALED, PADDED, read_pixels
 from medstrata.images.records import FrameSource, Pixels
 from medstrata.images.sources import open_source
@@ -370,3 +371,19 @@ def test_damage_anywhere_is_a_file_problem(tmp_path_factory: pytest.TempPathFact
         assert read(path).array.dtype == np.float32
     except FileProblem as caught:
         assert caught.code and caught.sentence.endswith(".")
+
+
+def test_absurd_sizes_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = factory.cine(3, BitsAllocated=16)
+    found.compress(RLELossless, generate_instance_uid=False)
+    save(found, tmp_path / "image")
+    source, frames = open_source(tmp_path), [FrameSource("image", number) for number in range(3)]
+    frame = found.Rows * found.Columns
+    monkeypatch.setattr(raster, "MAX_PIXELS", frame)
+    monkeypatch.setattr(dicom, "MAX_BYTES", 2 * frame * 2)  # two frames of 16 bits
+    assert read_pixels(source, frames, [0, 2]).array.shape[1] == 2
+    with pytest.raises(FileProblem, match="too_large"):
+        read_pixels(source, frames)
+    monkeypatch.setattr(raster, "MAX_PIXELS", frame - 1)
+    with pytest.raises(FileProblem, match="too_large"):
+        read_pixels(source, frames, [0])

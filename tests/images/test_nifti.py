@@ -290,6 +290,10 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     assert result.array[0, 0, 0, 0] == result.array[0, 1, 1, 1] == 0
     assert result.array[0, 2, 3, 4] == DATA[4, 3, 2]
     assert result.notes == ["Voxels that are not numbers (NaN or infinite) were set to 0."]
+    hounsfield = pixels(written(tmp_path / "v_ct.nii", data - 1000))  # where 0 is soft tissue
+    lowest = np.nanmin(np.where(np.isfinite(data), data, np.nan)) - 1000
+    assert hounsfield.array[0, 0, 0, 0] == hounsfield.array[0, 1, 1, 1] == lowest
+    assert hounsfield.notes == [f"Voxels that are not numbers (NaN or infinite) were set to {lowest:g}."]
     with pytest.raises(FileProblem, match="not_finite"):
         pixels(written(tmp_path / "n.nii", np.full((X, Y, Z), np.nan, np.float32)))
 

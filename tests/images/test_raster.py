@@ -75,6 +75,7 @@ def test_16_bit_grey_keeps_its_bits(tmp_path: Path) -> None:
     path = saved(tmp_path / "g.png", Image.fromarray(GREY * 100))
     assert (header(path).bits, header(path).value_high, header(path).channels) == (16, 65535, 1)
     np.testing.assert_array_equal(pixels(path).array[0], GREY * 100)
+    assert pixels(path).notes == []
 
 
 def test_16_bit_colour_is_read_with_8_bits(tmp_path: Path) -> None:
@@ -82,6 +83,7 @@ def test_16_bit_colour_is_read_with_8_bits(tmp_path: Path) -> None:
     path = png(tmp_path / "c.png", 16, 2, colour)
     assert (header(path).bits, header(path).channels) == (8, 3)
     assert np.abs(pixels(path).array - np.moveaxis(colour, -1, 0) / 256).max() <= 1
+    assert pixels(path).notes == ["Stored with 16 bits per channel, read with 8."]
 
 
 def test_16_bit_grey_with_opacity_is_one_channel(tmp_path: Path) -> None:
@@ -90,6 +92,7 @@ def test_16_bit_grey_with_opacity_is_one_channel(tmp_path: Path) -> None:
     assert (header(path).bits, header(path).channels) == (8, 1)
     assert pixels(path).array.shape == (1, 20, 30)
     assert np.abs(pixels(path).array[0] - GREY * 100 / 256).max() <= 1
+    assert pixels(path).notes == ["Stored with 16 bits per channel, read with 8."]
 
 
 def test_1_bit_becomes_0_and_255(tmp_path: Path) -> None:

@@ -187,6 +187,15 @@ def test_files_that_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert skipped(written(tmp_path / "big.tif", GREY)) == "too_large"
 
 
+def test_pages_are_not_built_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "film.tif", np.stack([GREY] * 5), photometric="minisblack", metadata=None)
+    monkeypatch.setattr(tiff, "MAX_PAGES", 5)
+    assert len(headers(path)) == 5
+    monkeypatch.setattr(tiff, "MAX_PAGES", 4)
+    monkeypatch.delattr(tifffile.TiffPages, "__iter__")
+    assert skipped(path) == "too_many_pages"
+
+
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     array = GREY.astype(np.float32)
     array[3, 3] = np.nan
