@@ -231,3 +231,15 @@ def test_missing_or_damaged_file_is_named(tmp_path: Path, name: str, damage: str
         path.write_bytes(content[: len(content) // 2])
     with pytest.raises(RunFolderError, match=f"{name} is missing"):
         explain(tmp_path / "out", PlantedModel(), 2)
+
+
+def test_images_with_burned_in_text_are_neither_shown_nor_averaged(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    flat_run(out)
+    texts = pa.table({"image_id": list("abcdef"), "burned_in": ["no", "yes", "no", "yes", "no", "yes"]})
+    pq.write_table(texts, out / "catalog.parquet")
+    explain(out, PlantedModel(), 3)
+    index = pq.read_table(out / "maps" / "index.parquet").to_pylist()
+    assert [row["image_id"] for row in index] == ["c", "a"]
+    assert not np.load(out / "maps" / "cluster_maps.npy")[1].any()
+    assert not (out / "maps" / "cluster_1.png").exists()

@@ -109,8 +109,8 @@ def _with_text(out: Path) -> set[str]:
 def choose(assignments: pa.Table, images: pa.Table, per_cluster: int, hidden: Collection[str] = ()) -> list[Explained]:
     """Return what is explained of each cluster, most typical first; rejected images are not.
 
-    Shown are the ``per_cluster`` most typical images that are not ``hidden``; averaged are all, or ``AVERAGED`` drawn
-    at random.
+    Shown are the ``per_cluster`` most typical images; averaged are all, or ``AVERAGED`` drawn at random. ``hidden``
+    ones are neither: the mean of a small cluster would show what is burned into them.
     """
     rows: dict[str, list[int]] = {}
     for row, image_id in zip(images["row"].to_pylist(), images["image_id"].to_pylist(), strict=True):
@@ -119,13 +119,12 @@ def choose(assignments: pa.Table, images: pa.Table, per_cluster: int, hidden: Co
     order = np.argsort(-assignments["typicality"].to_numpy(), kind="stable")
     found = []
     for cluster in np.unique(clusters[clusters >= 0]).tolist():
-        members = order[clusters[order] == cluster].tolist()
-        shown = set([index for index in members if names[index] not in hidden][:per_cluster])
+        members = [index for index in order[clusters[order] == cluster].tolist() if names[index] not in hidden]
+        shown = set(members[:per_cluster])
         drawn = np.random.default_rng(cluster).permutation(len(members))[:AVERAGED]
         averaged = {members[index] for index in drawn.tolist()}
-        for index in members:
-            if index not in shown | averaged:
-                continue
+        wanted = shown | averaged
+        for index in filter(wanted.__contains__, members):
             own = rows.get(names[index])
             if own is None:
                 raise RunFolderError("assignments.parquet holds an image that images.parquet does not. Redo assign.")
