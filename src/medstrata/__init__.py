@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     from medstrata.evidence.metrics import score
     from medstrata.images.store import load_images
     from medstrata.learning.train import Training
+    from medstrata.methods.contrastive import ContrastiveAutoencoder
     from medstrata.methods.dcec import DCEC
-    from medstrata.methods.method import load
+    from medstrata.methods.dvc import DVC
+    from medstrata.methods.files import load
     from medstrata.pipeline.runner import run_pipeline
     from medstrata.simulation.study import simulate_study
 
 _HOME = {
     "DCEC": "medstrata.methods.dcec",
+    "DVC": "medstrata.methods.dvc",
+    "ContrastiveAutoencoder": "medstrata.methods.contrastive",
     "MedstrataError": "medstrata.errors",
     "Training": "medstrata.learning.train",
     "cluster_activation_map": "medstrata.evidence.maps.clam",
-    "load": "medstrata.methods.method",
+    "load": "medstrata.methods.files",
     "load_images": "medstrata.images.store",
     "run_pipeline": "medstrata.pipeline.runner",
     "score": "medstrata.evidence.metrics",
@@ -35,6 +39,8 @@ _HOME = {
 
 __all__ = [
     "DCEC",
+    "DVC",
+    "ContrastiveAutoencoder",
     "MedstrataError",
     "Training",
     "__version__",

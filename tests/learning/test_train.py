@@ -1,30 +1,21 @@
-"""Batches, the collapse watch, and state files."""
+"""Settings, batches and the collapse watch."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from medstrata.errors import RunFolderError
-from medstrata.learning.train import (
-    Training,
-    batches,
-    collapse_warning,
-    load_state,
-    optimizer_tensors,
-    restore_optimizer,
-    save_state,
-    size_entropy,
-)
+from medstrata.errors import FitError
+from medstrata.learning.train import Training, batches, collapse_warning, size_entropy
 
 
-def test_batches_are_a_permutation_that_the_seeds_decide() -> None:
-    one = torch.cat(list(batches(10, 3, 0, 1)))
-    assert sorted(one.tolist()) == list(range(10))
-    assert torch.equal(one, torch.cat(list(batches(10, 3, 0, 1))))
-    assert not torch.equal(one, torch.cat(list(batches(10, 3, 0, 2))))
+@given(st.integers(1, 40), st.integers(2, 9))
+def test_batches_hold_every_image_once_and_never_one_alone(count: int, size: int) -> None:
+    parts = list(batches(torch.randperm(count), size))
+    assert sorted(torch.cat(parts).tolist()) == list(range(count))
+    assert all(2 <= len(part) <= size + 1 for part in parts) or count == 1
 
 
 def test_small_sets_warm_up_for_more_epochs() -> None:
@@ -46,33 +37,14 @@ def test_collapse_is_said_in_words() -> None:
     assert collapse_warning(torch.tensor([0, 1, 2]), 3) == ""
 
 
-def test_state_comes_back(tmp_path: Path) -> None:
-    save_state(tmp_path / "s.safetensors", {"a": torch.arange(3)}, {"epoch": 4})
-    tensors, values = load_state(tmp_path / "s.safetensors")
-    assert tensors["a"].tolist() == [0, 1, 2] and values == {"epoch": 4}
+def test_cosine_schedule_rises_and_falls_to_zero() -> None:
+    training = Training(learning_rate=2.0, schedule="cosine")
+    assert training.rate(0.0) == 0 and training.rate(1.0) == pytest.approx(0, abs=1e-12)
+    assert training.rate(0.5) == pytest.approx(1.0) and Training(learning_rate=2.0).rate(0.9) == 2.0
 
 
-def test_truncated_state_is_told(tmp_path: Path) -> None:
-    save_state(tmp_path / "s.safetensors", {"a": torch.arange(300)}, {})
-    data = (tmp_path / "s.safetensors").read_bytes()
-    (tmp_path / "s.safetensors").write_bytes(data[: len(data) // 2])
-    with pytest.raises(RunFolderError, match="damaged"):
-        load_state(tmp_path / "s.safetensors")
-
-
-def test_optimizer_goes_on_as_if_never_stopped() -> None:
-    def steps(parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, count: int) -> None:
-        for _ in range(count):
-            optimizer.zero_grad()
-            (parameter**2).sum().backward()
-            optimizer.step()
-
-    whole = torch.nn.Parameter(torch.ones(3))
-    steps(whole, torch.optim.Adam([whole], lr=0.1), 6)
-    half = torch.nn.Parameter(torch.ones(3))
-    first = torch.optim.Adam([half], lr=0.1)
-    steps(half, first, 3)
-    second = torch.optim.Adam([half], lr=0.1)
-    restore_optimizer(second, {name: value.clone() for name, value in optimizer_tensors(first).items()})
-    steps(half, second, 3)
-    assert torch.equal(half, whole)
+def test_impossible_settings_are_told() -> None:
+    with pytest.raises(FitError, match="schedule"):
+        Training(schedule="linear")
+    with pytest.raises(FitError, match="batch_size"):
+        Training(batch_size=1)

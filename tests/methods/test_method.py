@@ -14,7 +14,9 @@ from sklearn.pipeline import Pipeline
 from medstrata.errors import FitError, RunFolderError
 from medstrata.learning.train import Training
 from medstrata.methods import METHODS
-from medstrata.methods.method import ClusteringMethod, load, make_method
+from medstrata.methods.files import load
+from medstrata.methods.method import ClusteringMethod
+from medstrata.methods.settings import make_method
 
 QUICK = {"n_clusters": 3, "training": Training(warmup_epochs=2, warmup_steps=0, epochs=2, batch_size=16)}
 
@@ -140,6 +142,83 @@ def test_unknown_device_is_told(name: str) -> None:
     images, _ = squares(24)
     with pytest.raises(FitError, match="not available"):
         method(name, device="quantum").fit(images)
+
+
+def test_same_seed_gives_the_same_labels_and_embedding(name: str) -> None:
+    images, _ = squares(24)
+    before = images.copy()
+    one, two = method(name).fit(images), method(name).fit(images)
+    assert np.array_equal(one.labels_, two.labels_) and np.array_equal(one.predict(images), one.labels_)
+    assert np.array_equal(one.transform(images), two.transform(images))
+    assert np.array_equal(images, before)
+
+
+@pytest.mark.parametrize("assignment", ["own", "graph"])
+def test_clusters_may_be_found(name: str, assignment: str) -> None:
+    images, _ = squares(48)
+    model = method(name, n_clusters="auto", assignment=assignment).fit(images)
+    assert 1 <= model.n_clusters_ <= 48 and model.predict_proba(images).shape == (48, model.n_clusters_)
+
+
+def test_labels_are_refused(name: str) -> None:
+    images, groups = squares(24)
+    with pytest.raises(FitError, match="never sees them"):
+        method(name).fit(images, groups)  # type: ignore[arg-type]
+
+
+class Killed(Exception):
+    """Stands for kill -9 between two epochs."""
+
+
+@pytest.mark.parametrize("after", range(1, 8))
+def test_killed_after_any_epoch_and_resumed_gives_the_same_result(name: str, after: int, tmp_path: Path) -> None:
+    images, _ = squares(24)
+    training = {"warmup_epochs": 4, "warmup_steps": 0, "epochs": 4, "batch_size": 16, "target_interval": 2}
+    settings = {"training": {**training, "tolerance": 0.0}, "n_clusters": 3}
+    whole = make_method(name, settings).fit(images, checkpoint=tmp_path / "whole.safetensors")
+    epochs = 0
+
+    def kill(what: str, done: int, total: int) -> None:
+        nonlocal epochs
+        epochs += what.endswith("epochs")
+        if epochs > after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make_method(name, settings).fit(images, checkpoint=tmp_path / "killed.safetensors", progress=kill)
+    resumed = make_method(name, settings).fit(images, checkpoint=tmp_path / "killed.safetensors")
+    assert np.array_equal(resumed.transform(images), whole.transform(images))
+    assert np.array_equal(resumed.labels_, whole.labels_)
+    assert resumed.history_ == whole.history_
+
+
+def test_checkpoint_of_other_settings_or_damaged_is_refused(name: str, tmp_path: Path) -> None:
+    images, _ = squares(24)
+    method(name).fit(images, checkpoint=tmp_path / "c.safetensors")
+    with pytest.raises(RunFolderError, match="other settings"):
+        method(name, random_state=1).fit(images, checkpoint=tmp_path / "c.safetensors")
+    (tmp_path / "d.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(RunFolderError, match="Delete it"):
+        method(name).fit(images, checkpoint=tmp_path / "d.safetensors")
+
+
+def test_a_channel_of_zeros_and_ten_volumes(name: str) -> None:
+    images, _ = squares(24, channels=3)
+    images[:, 1] = 0
+    assert np.isfinite(method(name).fit(images).predict_proba(images)).all()
+    volumes, _ = squares(10, dimensions=3)
+    assert np.isfinite(method(name).fit(volumes).predict_proba(volumes)).all()
+
+
+def test_one_giant_cluster_is_kept_or_told(name: str) -> None:
+    import warnings
+
+    images = np.concatenate([np.repeat(squares(1)[0], 60, axis=0), squares(3)[0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model = method(name).fit(images)
+    used = len(np.unique(model.labels_))
+    assert used == 3 or any("collapse" in sentence for sentence in model.warnings_)
 
 
 def test_documented_like_a_paper(name: str) -> None:

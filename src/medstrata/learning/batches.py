@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medstrata.errors import FitError
 
 Images = NDArray[Any]  # (N, C, H, W) or (N, C, D, H, W), integer or float
-KINDS = ("centred", "published")  # of preprocessing
+KINDS = ("centred", "scaled", "published", "unit")  # of preprocessing
 BLOCK_BYTES = 64 << 20  # float32 bytes of one block of images in a pass over the whole set
 
 
@@ -68,12 +68,18 @@ class Preprocessing:
             x = torch.where(x == 0, self.background, x)
         return x.sub(self.offset.to(device)).div_(self.scale)
 
+    def inverse(self, x: torch.Tensor) -> torch.Tensor:
+        """Return images (n, C, ...) as the network sees them in stored units. A replaced background stays replaced."""
+        return x * self.scale + self.offset.to(x.device)
+
 
 def measure(images: Images, kind: str) -> Preprocessing:
     """Measure the preprocessing on the whole set, in one pass.
 
-    ``kind`` is ``"centred"`` (minus the set's mean image, over the standard deviation of what is left) or
-    ``"published"`` (Ryan et al. 2020: over the set's maximum, voxels equal to zero set to the mean of the others).
+    ``kind`` is ``"centred"`` (minus the set's mean image, over the standard deviation of what is left), ``"scaled"``
+    (minus the set's mean value, over its standard deviation), ``"published"``
+    (Ryan et al. 2020: over the set's maximum, voxels equal to zero set to the mean of the others) or ``"unit"`` (minus
+    the set's minimum, over its range: values from 0 to 1).
 
     Raises
     ------
@@ -81,7 +87,7 @@ def measure(images: Images, kind: str) -> Preprocessing:
     """
     total = np.zeros(images.shape[1:])
     squares = above = 0.0
-    high, nonzero, distinct = -np.inf, 0, len(images) == 1
+    low, high, nonzero, distinct = np.inf, -np.inf, 0, len(images) == 1
     for part in blocks(images):
         block = np.asarray(images[part], dtype=np.float64)
         if not np.isfinite(block).all():
@@ -89,14 +95,18 @@ def measure(images: Images, kind: str) -> Preprocessing:
             raise FitError(f"Image {bad} holds NaN or infinite values. Leave it out or repair it, then fit again.")
         total += block.sum(0)
         squares += np.square(block).sum()
-        high = max(high, float(block.max()))
+        low, high = min(low, float(block.min())), max(high, float(block.max()))
         above += block[block != 0].sum()
         nonzero += int(np.count_nonzero(block))
         distinct = distinct or bool((images[part] != images[:1]).any())
     if not distinct:
         raise FitError(f"All {len(images)} images are equal: there is nothing to cluster. Check the input.")
+    if kind == "unit":
+        return Preprocessing(torch.full((1,), low), (high - low) or 1.0)
     if kind == "published":
         return Preprocessing(torch.zeros(1), high or 1.0, above / max(nonzero, 1))
     mean = total / len(images)
+    if kind == "scaled":
+        mean = np.full((1,), mean.mean())
     deviation = float(np.sqrt(max(squares / images.size - np.square(mean).mean(), 0.0)))
     return Preprocessing(torch.from_numpy(mean.astype(np.float32)), deviation or 1.0)

@@ -89,3 +89,23 @@ def _means(vectors: torch.Tensor, labels: torch.Tensor, distances: torch.Tensor,
     if len(empty):
         centres[empty] = vectors[distances.topk(len(empty)).indices]
     return centres
+
+
+ELBOW_RANGE = (2, 20)
+ELBOW_RESTARTS = 5
+
+
+def elbow(vectors: torch.Tensor, generator: torch.Generator) -> int:
+    """Return the number of clusters at the elbow of the inertia over K = 2 .. 20 (at most N).
+
+    The elbow is the K whose inertia lies farthest below the straight line from the first to the last (Satopaa et al.
+    2011); where none lies below it, the middle of the range.
+    """
+    low, high = ELBOW_RANGE[0], min(ELBOW_RANGE[1], len(vectors))
+    if high <= low:
+        return max(1, high)
+    inertias = [kmeans(vectors, k, generator, ELBOW_RESTARTS).inertia for k in range(low, high + 1)]
+    curve = torch.tensor(inertias, dtype=torch.float64)
+    chord = torch.linspace(float(curve[0]), float(curve[-1]), len(curve), dtype=torch.float64)
+    below = chord - curve
+    return low + (int(below.argmax()) if below.max() > 1e-9 * curve[0] else (high - low) // 2)

@@ -1,3 +1,7 @@
 """One paper, one file. ``METHODS`` is the single list of what the command line and the model files can name."""
 
-METHODS = {"dcec": "medstrata.methods.dcec:DCEC"}
+METHODS = {
+    "contrastive": "medstrata.methods.contrastive:ContrastiveAutoencoder",
+    "dcec": "medstrata.methods.dcec:DCEC",
+    "dvc": "medstrata.methods.dvc:DVC",
+}

@@ -15,7 +15,7 @@ Algorithm
 5. Network and prototypes are trained together on
        L = gamma KL(P || Q) + MSE(x, x'),   KL(P || Q) = 1/N sum_i sum_j p_ij log(p_ij / q_ij)                   (3)
    and P is computed again every ``target_interval`` epochs, until few labels change.
-6. The cluster of an image is argmax_j q_ij: the model's own assignment, not a new k-means.
+6. The cluster of an image is argmax_j q_ij: the model's own assignment, not a new k-means (``assignment="own"``).
 
 Deviations
 ----------
@@ -35,58 +35,38 @@ Deviations
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import nn
 
-from medstrata.errors import RunFolderError
-from medstrata.learning.batches import Images, blocks
+from medstrata.learning.batches import Images
+from medstrata.learning.checkpoints import Tensors
 from medstrata.learning.comm import generator
-from medstrata.learning.kmeans import kmeans
-from medstrata.learning.nets import ConvolutionalAutoencoder, initialise
-from medstrata.learning.train import (
-    Training,
-    batches,
-    load_state,
-    optimizer_tensors,
-    restore_optimizer,
-    save_state,
-    size_entropy,
-)
-from medstrata.methods.method import BLOCK, ClusteringMethod, settings_of
-from medstrata.run import Progress
+from medstrata.learning.fitting import Batch, Fit, Phase
+from medstrata.learning.nets import Architecture, Decoder, Encoder, Layers, initialise
+from medstrata.learning.self_training import clustering_loss, refresh_target, soft_assignment, start_prototypes
+from medstrata.learning.train import Training
+from medstrata.methods.method import INITIAL_WEIGHTS, ClusteringMethod
 
-WARM_UP, CLUSTERING, INITIAL_WEIGHTS = 1, 2, 3  # name the streams of random numbers drawn from one seed
-
-
-def soft_assignment(z: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
-    """Equation (1): embeddings (n, Z) and prototypes (K, Z) -> soft assignment (n, K), rows sum to 1."""
-    similarity = 1 / (1 + (z[:, None] - prototypes[None]).square().sum(2))
-    return similarity / similarity.sum(1, keepdim=True)
-
-
-def target_distribution(q: torch.Tensor) -> torch.Tensor:
-    """Equation (2): soft assignments (N, K) of the whole set -> target distribution (N, K), rows sum to 1."""
-    weighted = q.square() / q.sum(0)
-    return weighted / weighted.sum(1, keepdim=True)
-
-
-def clustering_loss(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """KL(P || Q) of equation (3): summed over clusters, averaged over the images of the batch."""
-    return nn.functional.kl_div(q.log(), p, reduction="batchmean")
+LAYERS = Layers(kernel=4, batch_norm=False, leak=0.1)
 
 
 class DCECNetwork(nn.Module):
-    """The autoencoder and the prototypes (K, Z)."""
+    """Encoder, decoder and prototypes (K, Z)."""
 
-    def __init__(self, autoencoder: ConvolutionalAutoencoder, n_clusters: int) -> None:
+    def __init__(self, image_shape: tuple[int, ...], architecture: Architecture, rectified: bool) -> None:
+        """``rectified``: LeakyReLU after the last layer of the decoder."""
         super().__init__()
-        self.autoencoder: ConvolutionalAutoencoder = autoencoder
-        self.prototypes = nn.Parameter(torch.zeros(n_clusters, autoencoder.embedding.out_features))
+        widths, size = architecture.widths, architecture.embedding_size
+        self.encoder = Encoder(image_shape, widths, size, LAYERS)
+        self.decoder = Decoder(image_shape, widths, size, LAYERS)
+        self.output = nn.LeakyReLU(LAYERS.leak) if rectified else nn.Identity()
+        self.prototypes = nn.Parameter(torch.zeros(0, size))
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Embedding (n, Z) -> reconstruction (n, C, ...)."""
+        return self.output(self.decoder(nn.functional.leaky_relu(z, LAYERS.leak)))  # type: ignore[no-any-return]
 
 
 class DCEC(ClusteringMethod):
@@ -94,39 +74,29 @@ class DCEC(ClusteringMethod):
 
     Parameters
     ----------
-    n_clusters : number of clusters K
-    embedding_size : Z
-    widths : channels of the encoder's stride-2 layers
+    n_clusters : number of clusters K, or "auto"
     clustering_weight : gamma of equation (3)
-    preprocessing : "centred" or "published" (``learning.batches.measure``)
+    assignment : "own", or "graph": clusters read off the neighbour graph of the embedding (``learning.reading``)
+    architecture : channels of the stride-2 layers, embedding size
     training : epochs, batch size, learning rate, stop rule
     random_state : seed; on a CPU the same seed gives the same labels
     device : "auto", "cpu", "cuda", ...
     """
 
-    network_: DCECNetwork
-    _phase: str  # "warm-up", "clustering", "done"
-    _epoch: int  # epochs done in this phase
-    _optimizer: torch.optim.Optimizer
-    _target: torch.Tensor  # P of equation (2), (N, K)
-    _labels: torch.Tensor  # (N,) at the last target distribution
-
     def __init__(
         self,
-        n_clusters: int = 8,
-        embedding_size: int = 32,
-        widths: tuple[int, ...] = (16, 32, 64),
+        n_clusters: int | str = 8,
         clustering_weight: float = 0.1,
-        preprocessing: str = "centred",
+        assignment: str = "graph",
+        architecture: Architecture = Architecture(),  # noqa: B008 - frozen
         training: Training = Training(),  # noqa: B008 - frozen
         random_state: int = 0,
         device: str = "auto",
     ) -> None:
         self.n_clusters = n_clusters
-        self.embedding_size = embedding_size
-        self.widths = widths
         self.clustering_weight = clustering_weight
-        self.preprocessing = preprocessing
+        self.assignment = assignment
+        self.architecture = architecture
         self.training = training
         self.random_state = random_state
         self.device = device
@@ -135,144 +105,50 @@ class DCEC(ClusteringMethod):
     def as_published(cls, n_clusters: int, random_state: int = 0, device: str = "auto") -> Self:
         """Return DCEC with the settings of the authors' code (Ryan et al.): 100 + 100 epochs, P every 10 epochs."""
         training = Training(
-            100, 0, 100, batch_size=32, learning_rate=1e-3, target_interval=10, tolerance=0.0, spherical_start=False
+            100, 0, 100, batch_size=32, target_interval=10, tolerance=0.0, spherical_start=False, preprocessing="published"
         )
-        return cls(n_clusters, 60, (16, 32, 64), 0.1, "published", training, random_state, device)
+        return cls(n_clusters, 0.1, "own", Architecture((16, 32, 64), 60), training, random_state, device)
 
     def _build(self, image_shape: tuple[int, ...]) -> nn.Module:
-        autoencoder = ConvolutionalAutoencoder(
-            image_shape, self.widths, self.embedding_size, rectified_output=self.preprocessing == "published"
-        )
-        network = DCECNetwork(autoencoder, self.n_clusters)
-        initialise(autoencoder, generator(self.random_state, INITIAL_WEIGHTS))
+        network = DCECNetwork(image_shape, self.architecture, rectified=self.training.preprocessing == "published")
+        initialise(network, generator(self.random_state, INITIAL_WEIGHTS))
         return network
 
     def _features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network_.autoencoder.features(x)
+        features: torch.Tensor = self.network_.encoder.features(x)
+        return features
 
     def _embed(self, features: torch.Tensor) -> torch.Tensor:
-        return self.network_.autoencoder.embed(features)
+        z: torch.Tensor = self.network_.encoder.embed(features)
+        return z
 
     def _assign(self, z: torch.Tensor) -> torch.Tensor:
         return soft_assignment(z, self.network_.prototypes)
 
     # -- training ------------------------------------------------------------------------------------------------
-    def _train(self, images: Images, checkpoint: Path | None, progress: Progress) -> None:
-        self._resume(images, checkpoint)
-        while self._phase == "warm-up" and self._epoch < self.training.warmup_length(len(images)):
-            record = self._train_epoch(images, None, WARM_UP)
-            self._end_epoch(record, images, checkpoint, progress)
-        if self._phase == "warm-up":
-            self._start_clustering(images)
-        while self._phase == "clustering" and self._epoch < self.training.epochs:
-            record = {} if self._epoch % self.training.target_interval else self._refresh_target(images)
-            if record.get("label_change", 1.0) < self.training.tolerance:
-                self._phase = "done"
-                self.history_.append(
-                    {"phase": "clustering", "epoch": self._epoch, "stopped": "labels settled", **record}
-                )
-                break
-            record |= self._train_epoch(images, self._target, CLUSTERING)
-            self._end_epoch(record, images, checkpoint, progress)
+    def _train(self, images: Images, fit: Fit) -> None:
+        def start() -> None:
+            z = self._embed_all(images)
+            self.network_.prototypes = nn.Parameter(start_prototypes(z, self._clusters_asked(z), fit))
 
-    def _start_clustering(self, images: Images) -> None:
-        """Step 2: k-means on all embeddings gives the prototypes; a fresh optimiser."""
-        z = torch.cat([self._embed_block(images, part, lambda *_: None) for part in blocks(images, BLOCK)])
-        compared = nn.functional.normalize(z - z.mean(0)) if self.training.spherical_start else z.clone()
-        found = kmeans(compared, self.n_clusters, generator(self.random_state, CLUSTERING))
-        with torch.no_grad():
-            for cluster in range(self.n_clusters):
-                members = z[found.labels == cluster]  # none where fewer images differ than there are clusters
-                self.network_.prototypes[cluster] = (members if len(members) else z).mean(0)
-        self._labels = found.labels
-        self._optimizer = self._new_optimizer()
-        self._phase, self._epoch = "clustering", 0
+        def refresh(epoch: int) -> dict[str, Any]:
+            return refresh_target(fit, epoch, self._embed_all(images), self.network_.prototypes)
 
-    def _refresh_target(self, images: Images) -> dict[str, Any]:
-        """Steps 3 and 4 over the whole set, in evaluation mode; an empty cluster is repaired first."""
-        z = torch.cat([self._embed_block(images, part, lambda *_: None) for part in blocks(images, BLOCK)])
-        q = self._assign_all(z)
-        repaired = self._repair_empty(z, q.argmax(1))
-        if repaired:
-            q = self._assign_all(z)
-        labels = q.argmax(1)
-        change = float((labels != self._labels).double().mean())
-        self._target, self._labels = target_distribution(q), labels
-        used = int((torch.bincount(labels, minlength=self.n_clusters) > 0).sum())
-        record = {"label_change": 1.0 if self._epoch == 0 else change, "clusters_used": used, "repaired": repaired}
-        return record | {"size_entropy": size_entropy(labels, self.n_clusters)}
+        def joint_loss(batch: Batch) -> Tensors:
+            return self._joint_loss(batch, fit.kept["target"][batch.index.to(batch.x.device)])
 
-    def _repair_empty(self, z: torch.Tensor, labels: torch.Tensor) -> int:
-        """Move the prototype of each empty cluster to the embedding farthest from all prototypes; return how many."""
-        counts = torch.bincount(labels, minlength=self.n_clusters)
-        empty = torch.nonzero(counts == 0).flatten().tolist()
-        for cluster in empty:
-            distance = torch.cdist(z, self.network_.prototypes.detach()).min(1).values
-            with torch.no_grad():
-                self.network_.prototypes[cluster] = z[distance.argmax()]
-        return len(empty)
+        warm_up = self.training.warmup_length(len(images))
+        fit.run(Phase("warm-up", warm_up, self._reconstruction_loss))
+        fit.run(Phase("clustering", self.training.epochs, joint_loss, start, refresh))
 
-    def _train_epoch(self, images: Images, target: torch.Tensor | None, stream: int) -> dict[str, Any]:
-        """One pass over all images in random order; with ``target`` equation (3), without it the MSE alone."""
-        self.network_.train()
-        total = torch.zeros(2, device=self.device_)
-        for index in batches(len(images), self.training.batch_size, self.random_state, stream, self._epoch):
-            x = self.tensor(images[index.numpy()])
-            z = self.network_.autoencoder.embed(self.network_.autoencoder.features(x))
-            reconstruction = nn.functional.mse_loss(self.network_.autoencoder.decode(z), x)
-            clustering = torch.zeros((), device=self.device_)
-            if target is not None:
-                clustering = clustering_loss(target[index.to(self.device_)], self._assign(z))
-            self._optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(reconstruction + self.clustering_weight * clustering)
-            self._optimizer.step()
-            total += torch.stack([reconstruction.detach(), clustering.detach()]) * len(index)
-        mse, kl = (total / len(images)).tolist()
-        losses = {"loss": mse + self.clustering_weight * kl, "reconstruction_loss": mse}
-        return losses if target is None else losses | {"clustering_loss": kl}
+    def _reconstruction_loss(self, batch: Batch) -> Tensors:
+        """Step 1: MSE(x, x')."""
+        return {"loss": nn.functional.mse_loss(self.network_.decode(self.network_.encoder(batch.x)), batch.x)}
 
-    def _new_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.network_.parameters(), lr=self.training.learning_rate, fused=True)
-
-    # -- checkpoints ---------------------------------------------------------------------------------------------
-    def _end_epoch(self, record: dict[str, Any], images: Images, checkpoint: Path | None, progress: Progress) -> None:
-        self.history_.append({"phase": self._phase, "epoch": self._epoch, **record})
-        self._epoch += 1
-        warm_up = self._phase == "warm-up"
-        planned = self.training.warmup_length(len(images)) if warm_up else self.training.epochs
-        progress(f"{self._phase} epochs", self._epoch, planned)
-        if checkpoint is None:
-            return
-        tensors = {f"network.{name}": value for name, value in self.network_.state_dict().items()}
-        tensors |= optimizer_tensors(self._optimizer)
-        if self._phase == "clustering":
-            tensors |= {"target": self._target, "labels": self._labels}
-        values = {"phase": self._phase, "epoch": self._epoch, "history": self.history_}
-        save_state(checkpoint, tensors, values | {"fingerprint": self._fingerprint(images)})
-
-    def _resume(self, images: Images, checkpoint: Path | None) -> None:
-        self._phase, self._epoch = "warm-up", 0
-        self._optimizer = self._new_optimizer()
-        if checkpoint is None or not checkpoint.exists():
-            return
-        tensors, values = load_state(checkpoint)
-        if values["fingerprint"] != self._fingerprint(images):
-            raise RunFolderError(
-                f"{checkpoint.name} was written by a fit with other settings or images. Delete it to start anew."
-            )
-        network = {
-            name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")
-        }
-        self.network_.load_state_dict(network)
-        restore_optimizer(self._optimizer, tensors)
-        self._phase, self._epoch, self.history_ = values["phase"], values["epoch"], values["history"]
-        if self._phase == "clustering":
-            self._target = tensors["target"].to(self.device_)
-            self._labels = tensors["labels"].to(self.device_)
-
-    def _fingerprint(self, images: Images) -> dict[str, Any]:
-        """What a checkpoint must agree with: every setting but the device, and the images."""
-        settings = {name: value for name, value in settings_of(self).items() if name != "device"}
-        some = np.ascontiguousarray(images[:: max(1, len(images) // 16)])
-        seen = hashlib.sha256(some.tobytes() + self.preprocessing_.offset.numpy().tobytes()).hexdigest()
-        return {"settings": settings, "shape": list(images.shape), "images": seen}
+    def _joint_loss(self, batch: Batch, target: torch.Tensor) -> Tensors:
+        """Equation (3)."""
+        z = self.network_.encoder(batch.x)
+        reconstruction = nn.functional.mse_loss(self.network_.decode(z), batch.x)
+        clustering = clustering_loss(target, self._assign(z))
+        loss = reconstruction + self.clustering_weight * clustering
+        return {"loss": loss, "reconstruction_loss": reconstruction, "clustering_loss": clustering}

@@ -1,36 +1,36 @@
 """The contract of every clustering method: a scikit-learn estimator over images.
 
-A method's own file says how it trains and how a vector becomes a soft assignment; this file holds what is the same for
-all: checks, preprocessing, passes over the whole set, saving and loading. ``X`` is an array or memory map of shape
-``(N, H, W)``, ``(N, C, H, W)`` or ``(N, C, D, H, W)``, integer or float. Shapes below: N images, C channels,
-F feature maps, Z embedding size, K clusters.
+A method's own file says which network it trains on which loss, and how an embedding becomes a soft assignment. Shared
+pieces do the rest: ``learning.fitting`` the epochs and checkpoints, ``learning.reading`` clusters read off the graph of
+the embedding, ``methods.files`` saving and loading. ``X`` is an array or memory map of shape ``(N, H, W)``,
+``(N, C, H, W)`` or ``(N, C, D, H, W)``, integer or float. Shapes below: N images, C channels, F feature maps,
+Z embedding size, K clusters.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from torch import nn
 
-from medstrata._version import __version__
-from medstrata.errors import FitError, MedstrataError, RunFolderError
-from medstrata.learning.batches import KINDS, Images, Preprocessing, as_images, blocks, measure
+from medstrata.errors import FitError
+from medstrata.learning.batches import Images, Preprocessing, as_images, blocks, measure
 from medstrata.learning.comm import choose_device
+from medstrata.learning.fitting import Fit
+from medstrata.learning.reading import natural_clusters, read_clusters
 from medstrata.learning.train import Training, collapse_warning
-from medstrata.methods import METHODS
-from medstrata.run import Progress, atomic, no_progress, write_json
+from medstrata.methods.files import save
+from medstrata.methods.settings import check_settings, settings_of
+from medstrata.run import Progress, no_progress
 
 BLOCK = 256  # images of one evaluation pass
-OFFSET = "preprocessing.offset"  # the name of the mean image among the tensors of a model file
+INITIAL_WEIGHTS = 3  # names the stream of random numbers that a network starts from
 
 
 class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -39,12 +39,16 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     Attributes
     ----------
     labels_ : (N,) int64, the model's own assignment of the training images; equals ``predict`` on them
+    n_clusters_ : K as asked for or, with ``n_clusters="auto"``, as found
     history_ : one dict per epoch
+    reading_ : facts about how the clusters were read off the embedding
     warnings_ : sentences about collapse and repairs
     """
 
-    n_clusters: int
-    preprocessing: str
+    ASSIGNMENTS: ClassVar[tuple[str, ...]] = ("own", "graph")
+
+    n_clusters: int | str
+    assignment: str
     training: Training
     random_state: int
     device: str
@@ -54,7 +58,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         """Return the untrained network for images ``(C, H, W)`` or ``(C, D, H, W)``."""
         raise NotImplementedError
 
-    def _train(self, images: Images, checkpoint: Path | None, progress: Progress) -> None:
+    def _train(self, images: Images, fit: Fit) -> None:
         raise NotImplementedError
 
     def _features(self, x: torch.Tensor) -> torch.Tensor:
@@ -79,23 +83,15 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         """
         if y is not None:
             raise FitError("Labels must not be given to fit: clustering never sees them. Score afterwards instead.")
-        images = as_images(X)
-        if not 1 <= self.n_clusters <= len(images):
-            raise FitError(
-                f"{self.n_clusters} clusters were asked for and there are {len(images)} images. "
-                f"Choose between 1 and {len(images)} clusters."
-            )
+        images = self._as_images(X)
+        check_settings(self, len(images))
         self.history_: list[dict[str, Any]] = []
         self.warnings_: list[str] = []
-        self._prepare(images.shape[1:], measure(images, self.preprocessing))
-        self._train(images, checkpoint, progress)
-        q = self.predict_proba(images)
-        if not np.isfinite(q).all():
-            raise FitError(
-                "Training diverged: the network gives NaN. Use a smaller learning_rate (plan.json: settings)."
-            )
-        self.labels_ = q.argmax(1)
-        self._warn(collapse_warning(torch.from_numpy(self.labels_), self.n_clusters))
+        self._prepare(images.shape[1:], measure(images, self.training.preprocessing))
+        fit = Fit(self.network_, images, self.tensor, self.training, self.random_state, self.history_)
+        fit.keep_at(checkpoint, {**settings_of(self), "device": ""}, progress)  # another device may go on
+        self._train(images, fit)
+        self._read(self._embed_all(images))
         return self
 
     def fit_predict(self, X: Any, y: None = None, **options: Any) -> NDArray[np.int64]:
@@ -120,21 +116,8 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         self, X: Any, progress: Progress = no_progress
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the embedding (N, Z) and the soft assignment (N, K) in one pass."""
-        images = self._check_fitted(as_images(X))
-        z = torch.cat([self._embed_block(images, part, progress) for part in blocks(images, BLOCK)])
+        z = self._embed_all(self._check_fitted(self._as_images(X)), progress)
         return z.cpu().numpy(), self._assign_all(z).cpu().numpy()
-
-    def _assign_all(self, z: torch.Tensor) -> torch.Tensor:
-        """Embeddings (N, Z) -> soft assignments (N, K), in blocks, without gradients."""
-        with torch.inference_mode():
-            return torch.cat([self._assign(part) for part in z.split(1 << 14)])
-
-    def _embed_block(self, images: Images, part: slice, progress: Progress) -> torch.Tensor:
-        with torch.inference_mode():
-            self.network_.eval()
-            z = self._embed(self._features(self.tensor(images[part])))
-        progress("embedding", part.stop, len(images))
-        return z
 
     # -- what maps need ------------------------------------------------------------------------------------------
     @property
@@ -157,35 +140,61 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         """Network input ``(n, C, ...)`` -> soft assignment ``(n, K)``."""
         with torch.inference_mode():
             self.network_.eval()
-            return self._assign(self._embed(self._features(x)))
+            return self._assign_all(self._embed(self._features(x)))
 
-    # -- saving --------------------------------------------------------------------------------------------------
     def save(self, folder: Path | str) -> None:
-        """Write ``model.safetensors`` and ``model.json`` into ``folder``. Neither holds anything but numbers."""
-        folder = Path(folder)
+        """Write ``model.safetensors`` and ``model.json`` into ``folder`` (``methods.files``)."""
         self._check_fitted(None)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.network_.state_dict().items()}
-        tensors[OFFSET] = self.preprocessing_.offset.contiguous()
-        with atomic(folder / "model.safetensors") as part:
-            part.write_bytes(save(tensors))  # not by safetensors: a full disk is then an OSError
-        write_json(
-            folder / "model.json",
-            {
-                "medstrata": __version__,
-                "method": _name_of(type(self)),
-                "settings": settings_of(self),
-                "image_shape": list(self.image_shape_),
-                "scale": self.preprocessing_.scale,
-                "background": self.preprocessing_.background,
-                "warnings": self.warnings_,
-            },
-        )
+        save(self, Path(folder))
+
+    # -- shared by the methods' own files ------------------------------------------------------------------------
+    def _embed_all(self, images: Images, progress: Progress = no_progress) -> torch.Tensor:
+        """Return the embeddings (N, Z) of all images, in evaluation mode, without gradients."""
+        self.network_.eval()
+        parts = []
+        with torch.no_grad():  # not inference mode: the embeddings may become prototypes, which are trained
+            for part in blocks(images, BLOCK):
+                parts.append(self._embed(self._features(self.tensor(images[part]))))
+                progress("embedding", part.stop, len(images))
+        z = torch.cat(parts)
+        if not torch.isfinite(z).all():
+            raise FitError("Training diverged: the network gives NaN. Use a smaller learning_rate.")
+        return z
+
+    def _assign_all(self, z: torch.Tensor) -> torch.Tensor:
+        """Embeddings (N, Z) -> soft assignments (N, K), in blocks, without gradients."""
+        assign = self._assign if self.reader_ is None else self.reader_
+        with torch.no_grad():
+            return torch.cat([assign(part) for part in z.split(1 << 14)])
+
+    def _clusters_asked(self, z: torch.Tensor) -> int:
+        """Return K: as asked for, or with "auto" the number of communities in the embeddings' graph."""
+        return natural_clusters(z, self.random_state) if isinstance(self.n_clusters, str) else self.n_clusters
+
+    def _read(self, z: torch.Tensor) -> None:
+        self.reading_: dict[str, Any] = {}
+        if self.assignment != "own":
+            asked = None if isinstance(self.n_clusters, str) else self.n_clusters
+            reading = read_clusters(z, self.assignment, asked, self.random_state)
+            self.reader_, self.reading_ = reading.reader.to(self.device_), reading.facts
+        q = self._assign_all(z)
+        self.n_clusters_, self.embedding_size_ = q.shape[1], z.shape[1]
+        labels = q.argmax(1).cpu()
+        self.labels_ = labels.numpy()
+        self._warn(collapse_warning(labels, self.n_clusters_))
+
+    def _as_images(self, X: Any) -> Images:
+        return as_images(X)
 
     def _prepare(self, image_shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
         self.device_ = choose_device(self.device)
         self.image_shape_ = tuple(image_shape)
         self.preprocessing_ = preprocessing
-        self.network_ = self._build(self.image_shape_).to(self.device_)
+        self.reader_: nn.Module | None = None
+        self.fingerprint_ = ""  # of a module that the user gave, see ``FrozenFeatures``
+        self.network_: Any = self._build(self.image_shape_).to(self.device_)
+        if len(image_shape) == 3:
+            self.network_.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
 
     def _check_fitted(self, images: Images | None) -> Images:
         if not hasattr(self, "network_"):
@@ -203,79 +212,3 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         if sentence and sentence not in self.warnings_:
             self.warnings_.append(sentence)
             warnings.warn(sentence, stacklevel=3)
-
-
-def settings_of(method: ClusteringMethod) -> dict[str, Any]:
-    """Return the constructor arguments as JSON values."""
-    return {
-        name: vars(value) if isinstance(value, Training) else list(value) if isinstance(value, tuple) else value
-        for name, value in method.get_params(deep=False).items()
-    }
-
-
-def make_method(name: str, settings: dict[str, Any]) -> ClusteringMethod:
-    """Construct a method by its name in ``METHODS`` from JSON values.
-
-    Raises
-    ------
-    FitError : unknown name or unknown setting
-    """
-    if name not in METHODS:
-        raise FitError(f"There is no method {name!r}. Choose one of: {', '.join(METHODS)}.")
-    module, cls = METHODS[name].split(":")
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-    }
-    try:
-        if isinstance(values.get("training"), dict):
-            values["training"] = Training(**values["training"])
-            _check_types(name, vars(Training()), vars(values["training"]))
-        method: ClusteringMethod = getattr(import_module(module), cls)(**values)
-    except TypeError as error:
-        raise FitError(f"Method {name!r} does not take these settings: {error}. Correct them in plan.json.") from error
-    _check_types(name, getattr(import_module(module), cls)().get_params(deep=False), values)
-    if method.preprocessing not in KINDS:
-        raise FitError(f"preprocessing is {method.preprocessing!r}, but must be one of: {', '.join(KINDS)}.")
-    return method
-
-
-def _check_types(name: str, defaults: dict[str, Any], values: dict[str, Any]) -> None:
-    """Raise FitError for a value of another type than its default (a whole number may stand for a fraction)."""
-    for key, value in values.items():
-        kind = type(defaults[key])
-        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
-        if not fits or (isinstance(value, bool) and kind is not bool):
-            raise FitError(
-                f"Method {name!r}: setting {key!r} is {value!r}, but must be of type {kind.__name__} "
-                f"(default {defaults[key]!r})."
-            )
-
-
-def load(folder: Path | str, device: str = "auto") -> ClusteringMethod:
-    """Load a fitted method from ``folder``. Nothing in the files is ever executed.
-
-    Raises
-    ------
-    RunFolderError : no model there, damaged files, or files of another version
-    """
-    folder = Path(folder)
-    try:
-        values = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        method = make_method(values["method"], {**values["settings"], "device": device})
-        method.history_, method.warnings_ = [], values["warnings"]
-        tensors = load_file(folder / "model.safetensors")
-        preprocessing = Preprocessing(tensors.pop(OFFSET), values["scale"], values["background"])
-        method._prepare(tuple(values["image_shape"]), preprocessing)
-        method.network_.load_state_dict(tensors)
-    except FileNotFoundError as error:
-        raise RunFolderError(f"There is no model in {folder}. Run medstrata fit on it first.") from error
-    except MedstrataError:
-        raise
-    except Exception as error:  # whatever a damaged file raises, the advice is the same
-        raise RunFolderError(f"The model in {folder} cannot be loaded ({error}). Run medstrata fit again.") from error
-    method.network_.eval()
-    return method
-
-
-def _name_of(cls: type) -> str:
-    return next(name for name, target in METHODS.items() if target.endswith(f":{cls.__name__}"))

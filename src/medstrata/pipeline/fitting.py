@@ -17,7 +17,9 @@ from medstrata.errors import RunFolderError
 from medstrata.evidence.typicality import assignments_table, fit_reference
 from medstrata.images.plan import Plan
 from medstrata.methods.baselines import pca_kmeans, pixel_graph, principal_components
-from medstrata.methods.method import ClusteringMethod, load, make_method
+from medstrata.methods.files import load
+from medstrata.methods.method import ClusteringMethod
+from medstrata.methods.settings import make_method
 from medstrata.run import Progress, RunFolder, atomic, processors, write_table
 
 Floats = NDArray[np.float32]

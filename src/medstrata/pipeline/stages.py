@@ -136,7 +136,7 @@ def _assign(job: Job) -> dict[str, Any]:
 
 def _explain(job: Job) -> dict[str, Any]:
     from medstrata.evidence.explain import explain
-    from medstrata.methods.method import load
+    from medstrata.methods.files import load
 
     explain(job.path, load(job.path, job.device), job.plan().maps_per_cluster, job.progress)
     return {}

@@ -1,0 +1,104 @@
+"""Settings of methods: constructor arguments to and from JSON, checked before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from medstrata.errors import FitError
+from medstrata.learning.augment import AUGMENTATIONS
+from medstrata.learning.batches import KINDS
+from medstrata.learning.train import Training
+from medstrata.methods import METHODS
+
+if TYPE_CHECKING:
+    from medstrata.methods.method import ClusteringMethod
+
+AUTO = "auto"
+
+
+def settings_of(method: ClusteringMethod) -> dict[str, Any]:
+    """Return the constructor arguments as JSON values. A module given from Python is no setting."""
+    return {
+        name: _to_json(value)
+        for name, value in method.get_params(deep=False).items()
+        if not isinstance(value, nn.Module)
+    }
+
+
+def _to_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {name: _to_json(item) for name, item in vars(value).items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def make_method(name: str, settings: dict[str, Any]) -> ClusteringMethod:
+    """Construct a method by its name in ``METHODS`` from JSON values.
+
+    An object such as ``training`` may be given in part: its other values are the method's defaults.
+
+    Raises
+    ------
+    FitError : unknown name, unknown setting, or a value of a wrong type
+    """
+    if name not in METHODS:
+        raise FitError(f"There is no method {name!r}. Choose one of: {', '.join(METHODS)}.")
+    module, cls = METHODS[name].split(":")
+    constructor = getattr(import_module(module), cls)
+    defaults = constructor().get_params(deep=False)
+    try:
+        values = {key: _over(defaults.get(key), value) for key, value in settings.items()}
+        method: ClusteringMethod = constructor(**values)
+    except TypeError as error:
+        raise FitError(f"Method {name!r} does not take these settings: {error}. Correct them in plan.json.") from error
+    for key, value in values.items():
+        if dataclasses.is_dataclass(defaults[key]) and dataclasses.is_dataclass(value):
+            _check_types(name, vars(defaults[key]), vars(value))
+    _check_types(name, defaults, values)
+    return method
+
+
+def _over(default: Any, value: Any) -> Any:
+    """Bring a JSON value to the type of ``default``."""
+    if dataclasses.is_dataclass(default) and isinstance(value, dict):
+        return dataclasses.replace(default, **{key: _over(None, item) for key, item in value.items()})  # type: ignore[type-var]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_types(name: str, defaults: dict[str, Any], values: dict[str, Any]) -> None:
+    """Raise FitError for a value of another type than its default (a whole number may stand for a fraction)."""
+    for key, value in values.items():
+        kind = type(defaults[key])
+        fits = isinstance(value, kind) or (kind is float and isinstance(value, int)) or defaults[key] is None
+        if key == "n_clusters" and value == AUTO:
+            continue
+        if not fits or (isinstance(value, bool) and kind is not bool):
+            raise FitError(
+                f"Method {name!r}: setting {key!r} is {value!r}, but must be of type {kind.__name__} "
+                f"(default {defaults[key]!r})."
+            )
+
+
+def check_settings(method: ClusteringMethod, count: int) -> None:
+    """Raise FitError for settings that are impossible for ``count`` images."""
+    if method.assignment not in method.ASSIGNMENTS:
+        raise FitError(f"assignment is {method.assignment!r}, but must be one of: {', '.join(method.ASSIGNMENTS)}.")
+    if method.n_clusters != AUTO and (isinstance(method.n_clusters, str) or not 1 <= method.n_clusters <= count):
+        raise FitError(
+            f"{method.n_clusters} clusters were asked for and there are {count} images. "
+            f'Choose between 1 and {count} clusters, or "auto".'
+        )
+    check_training(method.training)
+
+
+def check_training(training: Training) -> None:
+    """Raise FitError for names that do not exist."""
+    for key, value, known in (
+        ("preprocessing", training.preprocessing, KINDS),
+        ("augmentation", training.augmentation, AUGMENTATIONS),
+    ):
+        if value not in known:
+            raise FitError(f"{key} is {value!r}, but must be one of: {', '.join(known)}.")

@@ -1,0 +1,99 @@
+"""Contrastive autoencoder: its losses against naive references, prototypes, sampling, walks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from planted import squares
+
+from medstrata.errors import FitError
+from medstrata.learning.fitting import Batch
+from medstrata.learning.kmeans import elbow
+from medstrata.learning.nets import Architecture
+from medstrata.learning.train import Training
+from medstrata.methods.contrastive import ContrastiveAutoencoder, Objective, contrastive_loss
+
+QUICK = Training(30, 0, 4, 16, 2e-3, schedule="cosine", tolerance=0.0, augmentation="radiograph")
+
+
+def quick(**settings: object) -> ContrastiveAutoencoder:
+    own = {"n_clusters": 3, "assignment": "own", "architecture": Architecture((4, 8), 16), "training": QUICK}
+    return ContrastiveAutoencoder(**{**own, **settings})  # type: ignore[arg-type]
+
+
+def test_contrastive_loss_is_equation_2() -> None:
+    first, second = torch.randn(4, 3), torch.randn(4, 3)
+    views = torch.cat([first, second]).tolist()
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+
+    naive = 0.0
+    for i in range(8):
+        others = sum(math.exp(cosine(views[i], views[a]) / 0.3) for a in range(8) if a != i)
+        naive -= math.log(math.exp(cosine(views[i], views[(i + 4) % 8]) / 0.3) / others) / 8
+    assert float(contrastive_loss(first, second, 0.3)) == pytest.approx(naive, rel=1e-4)
+
+
+def test_one_pair_has_no_contrast_and_no_nan() -> None:
+    assert float(contrastive_loss(torch.randn(1, 3), torch.randn(1, 3), 0.3)) == pytest.approx(0, abs=1e-6)
+
+
+def test_prototypes_move_towards_the_means_of_the_batch() -> None:
+    images, _ = squares(24)
+    model = quick(objective=Objective(rate=0.25)).fit(images)
+    model.network_.prototypes = torch.tensor([[0.0, 4.0], [4.0, 0.0], [8.0, 8.0]])
+    c = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.6, 0.4, 0.0]])
+    model._move_prototypes(torch.tensor([[2.0, 0.0], [8.0, 8.0], [6.0, 0.0]]), c)
+    assert model.network_.prototypes.tolist() == [[1.0, 3.0], [5.0, 2.0], [8.0, 8.0]]
+
+
+def test_decoder_is_conditioned_on_the_assignment() -> None:
+    images, _ = squares(60)
+    model = quick().fit(images)
+    h = torch.zeros(3, 16)
+    decoded = model.network_.decode(h, torch.eye(3))
+    assert not torch.allclose(decoded[0], decoded[1])
+    assert float(model.network_.conditions.detach().abs().sum()) > 0, "it was trained"
+
+
+def test_as_published_clusters_without_the_contrastive_term() -> None:
+    images, _ = squares(24)
+    model = ContrastiveAutoencoder.as_published(3)
+    assert model.objective.contrastive == 0 and model.objective.rate == 1 and model.assignment == "own"
+    training = Training(2, 0, 2, 16, preprocessing="unit", augmentation="radiograph", spherical_start=False)
+    model.set_params(training=training, architecture=Architecture((4, 8), 16)).fit(images)
+    phases = {record["phase"]: record for record in model.history_}
+    assert "contrastive_loss" in phases["warm-up"] and "contrastive_loss" not in phases["clustering"]
+    batch = Batch(model.tensor(images[:4]), torch.arange(4), torch.Generator())
+    losses = model._loss(batch)
+    assert losses["loss"].item() == pytest.approx(losses["reconstruction_loss"].item())
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_finds_planted_groups(dimensions: int) -> None:
+    images, groups = squares(dimensions=dimensions)
+    model = quick().fit(images)
+    assert len({(int(a), int(b)) for a, b in zip(groups, model.labels_, strict=True)}) == 3
+
+
+def test_samples_reconstructions_and_walks() -> None:
+    images, _ = squares(90)
+    model = quick(objective=Objective(reconstruction=1.0), training=Training(60, 0, 4, 16, 2e-3)).fit(images)
+    assert np.square(model.reconstruct(images) - images).mean() < np.square(images - images.mean(0)).mean()
+    assert model.sample(5, 1).shape == (5, 1, 16, 16)
+    steps = model.walk(0, 2, steps=5)
+    assert steps.shape == (5, 1, 16, 16)
+    assert model.predict(steps[[0, -1]]).tolist() == [0, 2]
+    with pytest.raises(FitError, match="no cluster 9"):
+        model.walk(0, 9)
+
+
+def test_elbow_finds_three_groups() -> None:
+    centers = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
+    z = centers.repeat(30, 1) + 0.3 * torch.randn(90, 2, generator=torch.Generator().manual_seed(0))
+    assert elbow(z, torch.Generator().manual_seed(0)) == 3
+    assert elbow(z[:2], torch.Generator()) == 2
