@@ -294,7 +294,7 @@ def test_a_study_with_localizer_and_two_reconstructions(tmp_path: Path) -> None:
         ({"training": None}, "must be of type Training"),
         ({"training": {"epochs": "many"}}, "'epochs' is 'many'"),
         ({"clustering_weight": "high"}, "'clustering_weight' is 'high'"),
-        ({"preprocessing": "publishd"}, "centred, published"),
+        ({"training": {"preprocessing": "publishd"}}, "centred, scaled, published"),
         ({"gamma": 1}, "does not take these settings"),
         ({"n_clusters": 4}, "the plan's own keys"),
     ],

@@ -33,7 +33,7 @@ PLANTED = {
     "ImageComments": f"{NAME}",
     "RescaleIntercept": -3000,
 }
-SECRETS = [b"zzyzx", b"planted", b"4711", DATE.encode(), b"470047", b"private_place"]
+SECRETS = [b"zzyzx", b"planted", b"d-4711", DATE.encode(), b"470047", b"private_place"]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """medstrata turns unlabelled medical images into named, explained and tested clusters. Research use only.
 
-    from medstrata import DCEC, cluster_activation_map, load_images
+    from medstrata import Fusion, cluster_activation_map, load_images
 
 Names are imported when they are first used, so that ``import medstrata`` is quick and loads no torch.
 """
@@ -18,15 +18,21 @@ if TYPE_CHECKING:
     from medstrata.learning.train import Training
     from medstrata.methods.contrastive import ContrastiveAutoencoder
     from medstrata.methods.dcec import DCEC
+    from medstrata.methods.deepmcat import DeepMCAT
     from medstrata.methods.dvc import DVC
     from medstrata.methods.files import load
+    from medstrata.methods.frozen import FrozenFeatures
+    from medstrata.methods.fusion import Fusion
     from medstrata.pipeline.runner import run_pipeline
     from medstrata.simulation.study import simulate_study
 
 _HOME = {
+    "ContrastiveAutoencoder": "medstrata.methods.contrastive",
     "DCEC": "medstrata.methods.dcec",
     "DVC": "medstrata.methods.dvc",
-    "ContrastiveAutoencoder": "medstrata.methods.contrastive",
+    "DeepMCAT": "medstrata.methods.deepmcat",
+    "FrozenFeatures": "medstrata.methods.frozen",
+    "Fusion": "medstrata.methods.fusion",
     "MedstrataError": "medstrata.errors",
     "Training": "medstrata.learning.train",
     "cluster_activation_map": "medstrata.evidence.maps.clam",
@@ -41,6 +47,9 @@ __all__ = [
     "DCEC",
     "DVC",
     "ContrastiveAutoencoder",
+    "DeepMCAT",
+    "FrozenFeatures",
+    "Fusion",
     "MedstrataError",
     "Training",
     "__version__",

@@ -34,8 +34,28 @@ app = typer.Typer(
 
 Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder or zip of images, or one .npz/.npy array.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Run folder; made if it is not there.")]
-Clusters = Annotated[int | None, typer.Option("--clusters", min=2, help="Number of clusters K.")]
-Method = Annotated[Literal["dcec"] | None, typer.Option("--method", help="Clustering method.")]
+
+
+def _cluster_number(value: str | None) -> str | None:
+    if value not in (None, "auto") and not (value.isdigit() and int(value) >= 2):
+        raise typer.BadParameter("give a whole number, at least 2, or auto")
+    return value
+
+
+Clusters = Annotated[
+    str | None,
+    typer.Option(
+        "--clusters", metavar="K", callback=_cluster_number, help="Number of clusters, at least 2, or auto: as found."
+    ),
+]
+Method = Annotated[
+    Literal["auto", "contrastive", "dcec", "deepmcat", "dvc", "pca"] | None,
+    typer.Option("--method", help="Clustering method. [default: auto; dcec for volumes]"),
+]
+Features = Annotated[
+    Path | None,
+    typer.Option("--features", metavar="FILE", help="Cluster these vectors (.npy, one row per decoded image) instead."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random numbers. [default: 0]")]
 Goal = Annotated[
     Literal["categories", "subtypes"] | None,
@@ -81,6 +101,8 @@ def _options(**values: Any) -> Any:
     from medstrata.images.planning import PlanOptions
 
     given = {name: value for name, value in values.items() if value is not None}
+    if given.get("n_clusters", "auto") != "auto":
+        given["n_clusters"] = int(given["n_clusters"])
     return PlanOptions(**given | {"select": tuple(given.get("select", ()))})
 
 
@@ -101,6 +123,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     goal: Goal = None,
     select: Select = None,
     include_burned_in: BurnedIn = False,
+    features: Features = None,
     device: Device = "auto",
     workers: Workers = 0,
     redo: Annotated[
@@ -114,9 +137,14 @@ def run(  # noqa: PLR0913 - one parameter per option
     with _session(out) as console:
         console.say(f"medstrata {__version__}: research use only, not a medical device; nothing leaves this computer")
         options = _options(
-            n_clusters=clusters, method=method, seed=seed, goal=goal, select=select, include_burned_in=include_burned_in
+            n_clusters=clusters,
+            method=method if features is None else "features",
+            seed=seed,
+            goal=goal,
+            select=select,
+            include_burned_in=include_burned_in,
         )
-        settings = {"options": options, "device": device, "workers": workers}
+        settings = {"options": options, "device": device, "workers": workers, "features": features}
         report_file = run_pipeline(input_path, out, redo=redo, progress=console.progress, say=console.say, **settings)
         console.say("done")
         print(report_file)

@@ -34,6 +34,7 @@ PLAN = Plan(
     batch_size=16,
     seed=7,
     maps_per_cluster=40,
+    augmentation="ct",
     select={"modality": "CT"},
     settings={"gamma": 0.1},
     reasons={"goal": "One kind.", "grid": "It covers the volumes.", "intensity": "By class.", "spacing": "Fits."},
@@ -74,7 +75,7 @@ def test_describe_gives_each_decision_with_its_value_and_reason() -> None:
         ({"grid": "64"}, "must be a list of multiples of 8"),
         ({"spacing": [1.0, 0.0, 1.0]}, "must be null or a list of positive numbers (mm)."),
         ({"spacing": [1.0]}, "'spacing' has 1 numbers, but 'dimensions' is 3."),
-        ({"n_clusters": 1}, "'n_clusters' is 1, but must be a whole number, at least 2."),
+        ({"n_clusters": 1}, "'n_clusters' is 1, but must be a whole number, at least 2, or"),
         ({"n_clusters": True}, "'n_clusters' is true"),
         ({"n_clusters": 3.0}, "'n_clusters' is 3.0"),
         ({"channels": 2}, "'channels' is 2, but must be 1 or 3."),
@@ -84,6 +85,7 @@ def test_describe_gives_each_decision_with_its_value_and_reason() -> None:
         ({"seed": -1}, "'seed' is -1"),
         ({"select": {"modality": 3}}, "'select'"),
         ({"method": "DCEC"}, "'method'"),
+        ({"augmentation": "X-ray"}, "'augmentation' is \"X-ray\", but must be the name of an augmentation"),
         ({"intensity": {"MR": {"rule": "windows"}}}, "the intensity rule of 'MR' must be an object with"),
         ({"intensity": {"MR": {"rule": "window", "low": 1, "hihg": 2}}}, "unknown key 'hihg'. Did you mean 'high'?"),
         ({"intensity": {"MR": {"rule": "window", "low": 1}}}, "lacks 'high': a number."),
@@ -112,8 +114,10 @@ def test_a_missing_key_is_named() -> None:
 
 
 def test_optional_keys_may_be_left_out() -> None:
-    values = {k: v for k, v in changed().items() if k not in ("select", "settings", "reasons", "version")}
-    assert plan_from(values) == dataclasses.replace(PLAN, select={}, settings={}, reasons={})
+    values = {
+        k: v for k, v in changed().items() if k not in ("augmentation", "select", "settings", "reasons", "version")
+    }
+    assert plan_from(values) == dataclasses.replace(PLAN, augmentation="none", select={}, settings={}, reasons={})
 
 
 @pytest.mark.parametrize(

@@ -45,3 +45,9 @@ def test_fewer_vectors_than_neighbours() -> None:
 def test_same_seed_same_partition() -> None:
     graph = shared_neighbour_graph(blobs(4), 10)
     assert np.array_equal(leiden(graph, 6, 1), leiden(graph, 6, 1))
+
+
+def test_small_sets_have_fewer_neighbours_than_would_join_all_with_all() -> None:
+    vectors = np.repeat(np.eye(3), 6, axis=0) + np.random.default_rng(0).normal(0, 0.1, (18, 3))
+    labels = leiden(shared_neighbour_graph(vectors), 3, 0)
+    assert [len(set(labels[start : start + 6])) for start in (0, 6, 12)] == [1, 1, 1] and len(set(labels)) == 3

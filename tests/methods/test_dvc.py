@@ -63,7 +63,7 @@ def test_finds_planted_groups_by_latent_means(dimensions: int) -> None:
 
 
 def test_samples_of_a_cluster_are_new_images_of_it() -> None:
-    images, groups = squares(90)
+    images, _ = squares(90)
     model = quick(training=Training(60, 0, 4, batch_size=16)).fit(images)
     for cluster in range(3):
         drawn = model.sample(20, cluster)
@@ -96,5 +96,5 @@ def test_as_published_has_the_settings_of_the_authors() -> None:
     assert model.clustering_weight == pytest.approx(0.1 / 3)
     assert (model.training.warmup_epochs, model.training.epochs, model.training.batch_size) == (100, 20, 256)
     images, _ = squares(24)
-    quickly = Training(2, 0, 2, 16, preprocessing="unit")
+    quickly = Training(30, 0, 2, 16, preprocessing="unit")
     assert 0 <= model.set_params(training=quickly).fit(images).reconstruct(images).min() <= 255

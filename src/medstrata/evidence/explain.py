@@ -96,6 +96,12 @@ def explain(out: Path, model: Explainable, maps_per_cluster: int, progress: Prog
     return summary
 
 
+def no_maps(out: Path) -> None:
+    """Take away the maps of an earlier model: the present one has none."""
+    _clear(out / "maps")
+    write_json(out / "maps" / "summary.json", {})
+
+
 def _with_text(out: Path) -> set[str]:
     """Images whose header says that text is burned into them: their pixels are never shown."""
     if not (out / "catalog.parquet").exists():

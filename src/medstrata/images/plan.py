@@ -33,10 +33,11 @@ class Plan:
     stored_as: str  # "uint8" or "uint16"
     intensity: dict[str, dict[str, Any]]  # class of images -> rule, see ``images.intensity``
     method: str
-    n_clusters: int
+    n_clusters: int | str  # "auto": as many as the graph of the embeddings shows
     batch_size: int
     seed: int
     maps_per_cluster: int
+    augmentation: str = "none"  # how training changes images at random: see ``learning.augment.AUGMENTATIONS``
     select: dict[str, str] = field(default_factory=dict)  # column of the catalog -> the value that is wanted
     kind: dict[str, str] = field(default_factory=dict)  # goal subtypes: the one kind of image that takes part
     settings: dict[str, Any] = field(default_factory=dict)  # constructor arguments of the method, over its defaults
@@ -125,6 +126,10 @@ def _integer(low: int, high: int = 2**63) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
+def _is_cluster_number(value: Any) -> bool:
+    return value == "auto" if isinstance(value, str) else _integer(2)(value)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
@@ -167,10 +172,11 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "stored_as": _one_of("uint8", "uint16"),
     "intensity": ("an object of intensity rules", _is_map),
     "method": ('the name of a method in lower case, such as "dcec"', _is_word),
-    "n_clusters": ("a whole number, at least 2", _integer(2)),
+    "n_clusters": ('a whole number, at least 2, or "auto"', _is_cluster_number),
     "batch_size": ("a whole number, at least 2", _integer(2)),
     "seed": ("a whole number from 0 to 4294967295", _integer(0, 2**32 - 1)),
     "maps_per_cluster": ("a whole number, at least 0", _integer(0)),
+    "augmentation": ('the name of an augmentation in lower case, such as "mixed"', _is_word),
     "select": ("an object of catalog columns and wanted values, both text", _is_text_map),
     "kind": ("an object of catalog columns and values, both text", _is_text_map),
     "settings": ("an object of constructor arguments of the method", _is_map),

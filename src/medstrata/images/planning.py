@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from medstrata.errors import InputError, PlanError
+from medstrata.images.augmentation_rule import choose_augmentation
 from medstrata.images.catalog import Catalog
 from medstrata.images.intensity import intensity_class, rule_for
 from medstrata.images.plan import GOALS, GRID_MULTIPLE, GRID_SIDES, Plan, check_values
@@ -39,6 +40,7 @@ MOST_CATEGORIES = 30
 CLUSTERS_UNKNOWN, CLUSTERS_SUBTYPES = 10, 3
 SLICES_PER_VOLUME = 3
 BATCH_SIZES = {2: ((1_000, 64), (10_000, 128), (None, 256)), 3: ((100, 8), (1_000, 16), (None, 32))}
+ENOUGH_FOR_AUTO = 200  # images; learning to tell views of them apart needs many
 MAPS_PER_CLUSTER = {2: 24, 3: 40}
 CANONICAL_ORDER = {"coronal": (1, 0, 2), "sagittal": (1, 2, 0)}  # where S, P, L stand among slices, rows, columns
 
@@ -49,7 +51,7 @@ class PlanOptions:
 
     goal: str | None = None
     select: Sequence[str] = ()
-    n_clusters: int | None = None
+    n_clusters: int | str | None = None  # "auto": found in the graph of the embeddings
     method: str | None = None
     seed: int | None = None
     include_burned_in: bool = False
@@ -81,7 +83,8 @@ def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
     grid, spacing = (_grid_3d if dimensions == 3 else _grid_2d)(chosen.rows, goal, reasons)
     channels = _channels(chosen.rows, reasons)
     intensity = _intensity(chosen.rows, reasons)
-    reasons["method"] = "As asked for." if options.method else "The method that cluster activation maps are made for."
+    method, reasons["method"] = _method(len(chosen.rows), dimensions, options.method)
+    augmentation, reasons["augmentation"] = choose_augmentation(chosen.rows, channels)
     plan = Plan(
         goal=goal,
         include_burned_in=options.include_burned_in,
@@ -92,11 +95,12 @@ def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
         channels=channels,
         stored_as=_stored_as(intensity, reasons),
         intensity=intensity,
-        method=options.method or "dcec",
+        method=method,
         n_clusters=n_clusters,
         batch_size=0,
         seed=options.seed or 0,
         maps_per_cluster=MAPS_PER_CLUSTER[dimensions],
+        augmentation=augmentation,
         select=select,
         kind=main_kind(chosen.rows) if goal == "subtypes" else {},
         reasons=reasons,
@@ -174,7 +178,12 @@ def _reason_images(rows: list[Row], left_out: Counter[str], reasons: dict[str, s
         )
 
 
-def _n_clusters(rows: list[Row], goal: str, asked: int | None, reasons: dict[str, str]) -> int:
+def _n_clusters(rows: list[Row], goal: str, asked: int | str | None, reasons: dict[str, str]) -> int | str:
+    if isinstance(asked, str):
+        if asked != "auto":
+            raise PlanError(f"--clusters is '{asked}', but must be a whole number or auto.")
+        reasons["n_clusters"] = "As many as the neighbour graph of the embeddings shows; the report says how many."
+        return asked
     if asked is not None:
         if asked < 2:
             raise PlanError(f"--clusters is {asked}, but at least 2 clusters are needed.")
@@ -194,6 +203,17 @@ def _n_clusters(rows: list[Row], goal: str, asked: int | None, reasons: dict[str
     )
     start = CLUSTERS_UNKNOWN if goal == "categories" else CLUSTERS_SUBTYPES
     return max(2, min(start, len(rows) // 10))
+
+
+def _method(count: int, dimensions: int, asked: str | None) -> tuple[str, str]:
+    """Return the method's name and the reason."""
+    if asked is not None:
+        return asked, "As asked for."
+    if dimensions == 3:
+        return "dcec", "On volumes it is the quickest method on a CPU, and the one that activation maps were made for."
+    if count < ENOUGH_FOR_AUTO:
+        return "dcec", f"With fewer than {ENOUGH_FOR_AUTO} images a plain method is the safest."
+    return "auto", "Two runs of DeepMCAT, read as one, with their disagreement: a fixed recipe, see docs/results.md."
 
 
 def _multiple(value: float, largest: int) -> int:

@@ -236,7 +236,7 @@ def check_plan(plan: Plan, catalog: Catalog) -> Chosen:
     return chosen
 
 
-def check_count(chosen: Chosen, n_clusters: int) -> None:
+def check_count(chosen: Chosen, n_clusters: int | str) -> None:
     """Raise where the chosen images are too few: see ``check_plan``."""
     count = len(chosen.rows)
     if count == 0:
@@ -245,7 +245,7 @@ def check_count(chosen: Chosen, n_clusters: int) -> None:
         raise PlanError(
             "Only one image takes part, and one image cannot be clustered. " + _what_is_left_out(chosen.left_out)
         )
-    if n_clusters > count:
+    if isinstance(n_clusters, int) and n_clusters > count:
         raise PlanError(
             f"{n_clusters} clusters are asked for, but only {count} images take part. "
             f"Give --clusters {max(2, count // 10)}, or add images. " + _what_is_left_out(chosen.left_out)

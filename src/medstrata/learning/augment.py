@@ -2,7 +2,7 @@
 
 A batch is changed as a whole, each image by its own random numbers, 2-D and 3-D by one code path. Images are those
 that a network sees: over the set their values have the mean 0 and the deviation 1 ("deviations of the set" below; for
-preprocessing "unit" read: ranges). There is no gamma: a power needs values above zero.
+preprocessings "unit" and "published" read: ranges). There is no gamma: a power needs values above zero.
 
 Geometry is one map from each pixel of the result to a place in the image, made at 5 points per axis and interpolated
 linearly in between, which is exact for its affine part. Outside of an image its border goes on: where pictures fill
@@ -184,7 +184,7 @@ def _linear_map(how: Augmentation, n: int, sides: tuple[int, ...], generator: to
     angle = _uniform((n, 1), math.radians(how.rotation), generator)
     turning = torch.zeros(n, d, d)
     turning[:, upper[0], upper[1]] = angle * plane
-    matrix = torch.matrix_exp(turning - turning.transpose(1, 2))
+    matrix = torch.matrix_exp((turning - turning.transpose(1, 2)).double()).float()  # float32 errs by 1e-4
     if how.shear:
         slant = torch.eye(d).repeat(n, 1, 1)
         slant[:, upper[0], upper[1]] = _uniform((n, len(upper[0])), how.shear, generator)

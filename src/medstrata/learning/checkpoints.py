@@ -69,7 +69,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put the tensors of ``optimizer_tensors`` back, each in its parameter's memory format: fused kernels rely on it."""
+    """Put the tensors of ``optimizer_tensors`` back, each in its parameter's memory format, as fused kernels want."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, Tensors] = {}
     for name, value in tensors.items():

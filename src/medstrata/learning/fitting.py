@@ -33,7 +33,7 @@ STOPPED = "stopped"  # in a record: why the phase ends before its last epoch
 
 @dataclass(frozen=True)
 class Batch:
-    """``x`` (n, C, ...) as the network sees it, ``index`` (n,) of the images in the set, random numbers of this step."""
+    """``x`` (n, C, ...) as the network sees it, ``index`` (n,) of these images, random numbers of this step."""
 
     x: torch.Tensor
     index: torch.Tensor
@@ -82,9 +82,9 @@ class Fit:
         self._tensor = tensor
         self._phase, self._called, self._epoch = 0, 0, 0  # _phase: number of the running phase, from 1
         self._finished = False  # whether that phase stopped by itself
-        self._checkpoint: Path | None = None
+        self.checkpoint: Path | None = None
         self._settings: Record = {}
-        self._progress: Progress = lambda *_: None
+        self.progress: Progress = lambda *_: None
         self._optimizer: torch.optim.Optimizer  # made when a phase begins: some methods have nothing to train
 
     def keep_at(self, checkpoint: Path | None, settings: Record, progress: Progress) -> None:
@@ -94,7 +94,7 @@ class Fit:
         ------
         RunFolderError : the checkpoint is damaged, or of other ``settings`` or images
         """
-        self._checkpoint, self._progress = checkpoint, progress
+        self.checkpoint, self.progress = checkpoint, progress
         self._settings = {"settings": settings, **self._fingerprint()}
         if checkpoint is None or not checkpoint.exists():
             return
@@ -132,7 +132,7 @@ class Fit:
                 record |= self._train_epoch(phase)
             self.history.append({"phase": phase.name, "epoch": self._epoch, **record})
             self._epoch += 1
-            self._progress(f"{phase.name} epochs", self._epoch, phase.epochs)
+            self.progress(f"{phase.name} epochs", self._epoch, phase.epochs)
             self._save()
 
     def random(self, stream: int) -> torch.Generator:
@@ -166,12 +166,12 @@ class Fit:
         )
 
     def _save(self) -> None:
-        if self._checkpoint is None:
+        if self.checkpoint is None:
             return
         tensors = module_tensors("network", self.network) | optimizer_tensors(self._optimizer)
         tensors |= {f"kept.{name}": tensor for name, tensor in self.kept.items()}
         values = {"phase": self._phase, "epoch": self._epoch, "finished": self._finished, "history": self.history}
-        save_state(self._checkpoint, tensors, values | {"fingerprint": self._settings})
+        save_state(self.checkpoint, tensors, values | {"fingerprint": self._settings})
 
     def _fingerprint(self) -> Record:
         """What a checkpoint must agree with beside the settings: the images, by a sample of them."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import normalize
 
 BLOCK = 1 << 14  # rows whose distances to all centres are held at once
+SPHERICAL_ITERATIONS = 10  # as in DeepCluster-v2
 
 
 @dataclass(frozen=True)
@@ -109,3 +111,29 @@ def elbow(vectors: torch.Tensor, generator: torch.Generator) -> int:
     chord = torch.linspace(float(curve[0]), float(curve[-1]), len(curve), dtype=torch.float64)
     below = chord - curve
     return low + (int(below.argmax()) if below.max() > 1e-9 * curve[0] else (high - low) // 2)
+
+
+def spherical_kmeans(
+    directions: torch.Tensor, count: int, generator: torch.Generator, restarts: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cluster unit vectors (N, Z) by their cosines, 10 iterations from random members, the best of ``restarts``.
+
+    Returns prototypes (count, Z) of length 1 and labels (N,). An empty cluster takes the vector that is least like its
+    own prototype.
+    """
+    best: tuple[float, torch.Tensor, torch.Tensor] | None = None
+    for _ in range(restarts):
+        chosen = torch.randperm(len(directions), generator=generator)[:count]
+        prototypes = directions[chosen.to(directions.device)]
+        for _ in range(SPHERICAL_ITERATIONS):
+            similarity, labels = (directions @ prototypes.T).max(1)
+            sums = torch.zeros_like(prototypes).index_add_(0, labels, directions)
+            empty = torch.nonzero(torch.bincount(labels, minlength=count) == 0).flatten()
+            sums[empty] = directions[similarity.topk(len(empty), largest=False).indices]
+            prototypes = normalize(sums)
+        similarity, labels = (directions @ prototypes.T).max(1)
+        total = float(similarity.double().sum())
+        if best is None or total > best[0]:
+            best = (total, prototypes, labels)
+    assert best is not None  # restarts is at least 1
+    return best[1], best[2]

@@ -60,6 +60,7 @@ from medstrata.learning.self_training import start_prototypes
 from medstrata.learning.train import Training, size_entropy
 from medstrata.methods import generative
 from medstrata.methods.method import INITIAL_WEIGHTS, ClusteringMethod
+from medstrata.methods.settings import check_fitted
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class ContrastiveAutoencoder(ClusteringMethod):
     def __init__(
         self,
         n_clusters: int | str = 8,
-        objective: Objective = Objective(),  # noqa: B008 - frozen
+        objective: Objective = Objective(),
         assignment: str = "graph",
         architecture: Architecture = Architecture((16, 32, 64), 128),  # noqa: B008 - frozen
         training: Training = Training(  # noqa: B008 - frozen
@@ -162,18 +163,18 @@ class ContrastiveAutoencoder(ClusteringMethod):
         ------
         FitError : not fitted, no such cluster, or an empty one
         """
-        self._check_fitted(None)
+        check_fitted(self)
         h = self.network_.gaussians.draw(count, cluster, generator(random_state, cluster))
         return generative.decode_images(self, h, self._decode)
 
     def walk(self, first: int, second: int, steps: int = 8) -> NDArray[np.float32]:
-        """Return images (steps, C, ...) on the straight line in the embedding from the mean of one cluster to another's.
+        """Return images (steps, C, ...) along the straight line between the mean embeddings of two clusters.
 
         Raises
         ------
         FitError : not fitted, or no such cluster
         """
-        self._check_fitted(None)
+        check_fitted(self)
         means = self.network_.gaussians.means
         for cluster in (first, second):
             if not 0 <= cluster < len(means):

@@ -105,7 +105,14 @@ class DCEC(ClusteringMethod):
     def as_published(cls, n_clusters: int, random_state: int = 0, device: str = "auto") -> Self:
         """Return DCEC with the settings of the authors' code (Ryan et al.): 100 + 100 epochs, P every 10 epochs."""
         training = Training(
-            100, 0, 100, batch_size=32, target_interval=10, tolerance=0.0, spherical_start=False, preprocessing="published"
+            100,
+            0,
+            100,
+            batch_size=32,
+            target_interval=10,
+            tolerance=0.0,
+            spherical_start=False,
+            preprocessing="published",
         )
         return cls(n_clusters, 0.1, "own", Architecture((16, 32, 64), 60), training, random_state, device)
 

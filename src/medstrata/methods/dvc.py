@@ -57,6 +57,7 @@ from medstrata.learning.self_training import clustering_loss, refresh_target, so
 from medstrata.learning.train import Training
 from medstrata.methods import generative
 from medstrata.methods.method import INITIAL_WEIGHTS, ClusteringMethod
+from medstrata.methods.settings import check_fitted
 
 LAYERS = Layers(kernel=4, batch_norm=True, leak=0.0)
 NOISE = 0.1  # v: variance of the pixels' noise, as a share of the variance of centred images
@@ -151,7 +152,7 @@ class DVC(ClusteringMethod):
         ------
         FitError : not fitted, no such cluster, or an empty one
         """
-        self._check_fitted(None)
+        check_fitted(self)
         z = self.network_.gaussians.draw(count, cluster, generator(random_state, cluster))
         return generative.decode_images(self, z, self.network_.decode)
 

@@ -1,4 +1,4 @@
-"""Model files: ``model.safetensors`` and ``model.json``. Neither holds anything but numbers; loading executes nothing."""
+"""Model files: ``model.safetensors`` and ``model.json``. They hold numbers only; loading executes nothing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def load(folder: Path | str, device: str = "auto", module: nn.Module | None = No
         preprocessing = Preprocessing(tensors[OFFSET], values["scale"], values["background"])
         method._prepare(tuple(values["image_shape"]), preprocessing)
         if values["module"] != method.fingerprint_:
-            raise RunFolderError(f"The model in {folder} was fitted on another module. Load it with load(..., module=).")
+            raise RunFolderError(
+                f"The model in {folder} was fitted on another module. Load it with load(..., module=)."
+            )
         method.n_clusters_ = values["n_clusters"]
         if not method.fingerprint_:
             restore_module("network", method.network_, tensors)

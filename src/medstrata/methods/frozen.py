@@ -58,6 +58,11 @@ class FrozenFeatures(ClusteringMethod):
         """Nothing is trained; it says how images are scaled: 0 to 1 for a module, centred for vectors."""
         return Training(0, 0, 0, preprocessing="centred" if self.module is None else "unit")
 
+    @property
+    def has_maps(self) -> bool:  # type: ignore[override]
+        """Vectors have no places."""
+        return self.module is not None
+
     def feature_maps(self, x: torch.Tensor) -> torch.Tensor:
         """As in every method.
 

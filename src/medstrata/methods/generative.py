@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medstrata.learning.batches import blocks
 from medstrata.methods.method import BLOCK, ClusteringMethod
+from medstrata.methods.settings import check_fitted
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
@@ -27,7 +28,8 @@ def decode_images(method: ClusteringMethod, z: torch.Tensor, decode: Decode) -> 
 
 def reconstruct(method: ClusteringMethod, X: Any, decode: Decode) -> NDArray[np.float32]:
     """Images -> their reconstructions (N, C, ...) float32 in stored units, block by block."""
-    images = method._check_fitted(method._as_images(X))
+    images = method._as_images(X)
+    check_fitted(method, images)
     result = np.empty(images.shape, np.float32)
     for part in blocks(images, BLOCK):
         result[part] = decode_images(method, method._embed_all(images[part]), decode)

@@ -26,7 +26,7 @@ from medstrata.learning.fitting import Fit
 from medstrata.learning.reading import natural_clusters, read_clusters
 from medstrata.learning.train import Training, collapse_warning
 from medstrata.methods.files import save
-from medstrata.methods.settings import check_settings, settings_of
+from medstrata.methods.settings import check_fitted, check_settings, settings_of
 from medstrata.run import Progress, no_progress
 
 BLOCK = 256  # images of one evaluation pass
@@ -46,16 +46,17 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     """
 
     ASSIGNMENTS: ClassVar[tuple[str, ...]] = ("own", "graph")
+    has_maps = True  # whether an activation map of ``feature_maps`` says something
 
     n_clusters: int | str
     assignment: str
     training: Training
     random_state: int
     device: str
+    reader_: nn.Module | None
 
-    # -- what a method's own file says ---------------------------------------------------------------------------
     def _build(self, image_shape: tuple[int, ...]) -> nn.Module:
-        """Return the untrained network for images ``(C, H, W)`` or ``(C, D, H, W)``."""
+        """Return the untrained network for images ``(C, ...)``."""
         raise NotImplementedError
 
     def _train(self, images: Images, fit: Fit) -> None:
@@ -70,7 +71,6 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     def _assign(self, z: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
-    # -- the estimator -------------------------------------------------------------------------------------------
     def fit(self, X: Any, y: None = None, *, checkpoint: Path | None = None, progress: Progress = no_progress) -> Self:
         """Cluster ``X``. ``y`` is there for scikit-learn pipelines and must be None: labels are never read.
 
@@ -116,10 +116,11 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         self, X: Any, progress: Progress = no_progress
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the embedding (N, Z) and the soft assignment (N, K) in one pass."""
-        z = self._embed_all(self._check_fitted(self._as_images(X)), progress)
+        images = self._as_images(X)
+        check_fitted(self, images)
+        z = self._embed_all(images, progress)
         return z.cpu().numpy(), self._assign_all(z).cpu().numpy()
 
-    # -- what maps need ------------------------------------------------------------------------------------------
     @property
     def background(self) -> float:
         """What a voxel that tells nothing has in the network's space: its mean over the training images."""
@@ -144,10 +145,9 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
 
     def save(self, folder: Path | str) -> None:
         """Write ``model.safetensors`` and ``model.json`` into ``folder`` (``methods.files``)."""
-        self._check_fitted(None)
+        check_fitted(self)
         save(self, Path(folder))
 
-    # -- shared by the methods' own files ------------------------------------------------------------------------
     def _embed_all(self, images: Images, progress: Progress = no_progress) -> torch.Tensor:
         """Return the embeddings (N, Z) of all images, in evaluation mode, without gradients."""
         self.network_.eval()
@@ -190,23 +190,10 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         self.device_ = choose_device(self.device)
         self.image_shape_ = tuple(image_shape)
         self.preprocessing_ = preprocessing
-        self.reader_: nn.Module | None = None
+        self.reader_ = None
         self.fingerprint_ = ""  # of a module that the user gave, see ``FrozenFeatures``
-        self.network_: Any = self._build(self.image_shape_).to(self.device_)
-        if len(image_shape) == 3:
-            self.network_.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
-
-    def _check_fitted(self, images: Images | None) -> Images:
-        if not hasattr(self, "network_"):
-            raise FitError(f"This {type(self).__name__} is not fitted yet. Call fit first, or load a model.")
-        if images is None:
-            return np.empty(0)
-        if images.shape[1:] != self.image_shape_:
-            raise FitError(
-                f"Images of shape {images.shape[1:]} do not fit a model of images of shape {self.image_shape_}. "
-                "Bring them onto the same grid first (medstrata assign does it)."
-            )
-        return images
+        network: Any = self._build(self.image_shape_).to(self.device_)  # in 2-D channels last: a quarter faster on CPUs
+        self.network_: Any = network if len(image_shape) > 3 else network.to(memory_format=torch.channels_last)
 
     def _warn(self, sentence: str) -> None:
         if sentence and sentence not in self.warnings_:

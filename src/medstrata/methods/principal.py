@@ -45,6 +45,7 @@ class PrincipalComponents(ClusteringMethod):
     """
 
     ASSIGNMENTS: ClassVar[tuple[str, ...]] = ("graph", "kmeans", "mixture")
+    has_maps = False  # the feature maps are the pixels themselves
     training = Training(0, 0, 0)  # nothing is trained; it says how images are centred
 
     def __init__(
@@ -70,8 +71,8 @@ class PrincipalComponents(ClusteringMethod):
         if len(images) > most:
             rows = np.sort(np.random.default_rng(self.random_state).choice(len(images), most, replace=False))
         flat = self.tensor(images[rows]).flatten(1).cpu().numpy()
-        found = PCA(min(self.components, *flat.shape), svd_solver="randomized", random_state=self.random_state).fit(flat)
-        self.network_.axes = torch.from_numpy(found.components_.astype(np.float32)).to(self.device_)
+        pca = PCA(min(self.components, *flat.shape), svd_solver="randomized", random_state=self.random_state)
+        self.network_.axes = torch.from_numpy(pca.fit(flat).components_.astype(np.float32)).to(self.device_)
 
     def _features(self, x: torch.Tensor) -> torch.Tensor:
         return x

@@ -10,7 +10,7 @@ from torch import nn
 
 from medstrata.errors import FitError
 from medstrata.learning.augment import AUGMENTATIONS
-from medstrata.learning.batches import KINDS
+from medstrata.learning.batches import KINDS, Images
 from medstrata.learning.train import Training
 from medstrata.methods import METHODS
 
@@ -58,6 +58,7 @@ def make_method(name: str, settings: dict[str, Any]) -> ClusteringMethod:
         if dataclasses.is_dataclass(defaults[key]) and dataclasses.is_dataclass(value):
             _check_types(name, vars(defaults[key]), vars(value))
     _check_types(name, defaults, values)
+    check_training(method.training)
     return method
 
 
@@ -102,3 +103,14 @@ def check_training(training: Training) -> None:
     ):
         if value not in known:
             raise FitError(f"{key} is {value!r}, but must be one of: {', '.join(known)}.")
+
+
+def check_fitted(method: ClusteringMethod, images: Images | None = None) -> None:
+    """Raise FitError where ``method`` is not fitted, or was fitted on images of another shape than ``images``."""
+    if not hasattr(method, "network_"):
+        raise FitError(f"This {type(method).__name__} is not fitted yet. Call fit first, or load a model.")
+    if images is not None and images.shape[1:] != method.image_shape_:
+        raise FitError(
+            f"Images of shape {images.shape[1:]} do not fit a model of images of shape {method.image_shape_}. "
+            "Bring them onto the same grid first (medstrata assign does it)."
+        )

@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
-from medstrata.errors import RunFolderError
+from medstrata.errors import FitError, RunFolderError
 from medstrata.evidence.typicality import assignments_table, fit_reference
 from medstrata.images.plan import Plan
-from medstrata.methods.baselines import pca_kmeans, pixel_graph, principal_components
+from medstrata.learning.reading import read_clusters
 from medstrata.methods.files import load
 from medstrata.methods.method import ClusteringMethod
+from medstrata.methods.principal import PrincipalComponents
 from medstrata.methods.settings import make_method
-from medstrata.run import Progress, RunFolder, atomic, processors, write_table
+from medstrata.pipeline.inputs import forget_checkpoints
+from medstrata.run import Progress, RunFolder, atomic, processors, read_json, write_table
 
 Floats = NDArray[np.float32]
 REFERENCE = ("fit_embeddings.npy", "fit_soft_assignments.npy")  # of the images a copied model was fitted on
@@ -29,10 +32,14 @@ REFERENCE = ("fit_embeddings.npy", "fit_soft_assignments.npy")  # of the images 
 def method_of(plan: Plan, device: str) -> ClusteringMethod:
     """Construct the plan's method with the plan's settings."""
     settings = dict(plan.settings)
-    training = settings.pop("training", {})
-    if isinstance(training, dict):
-        training = {"batch_size": plan.batch_size, **training}
-    own = {"n_clusters": plan.n_clusters, "random_state": plan.seed, "device": device, "training": training}
+    own = {"n_clusters": plan.n_clusters, "random_state": plan.seed, "device": device}
+    defaults = make_method(plan.method, {}).get_params(deep=False).get("training")
+    training = settings.get("training", {})
+    if defaults is not None and isinstance(training, dict):
+        chosen: dict[str, Any] = {"batch_size": plan.batch_size}
+        if defaults.augmentation != "none":  # the others learn from images as they are
+            chosen["augmentation"] = plan.augmentation
+        settings["training"] = chosen | training
     return make_method(plan.method, own | settings)
 
 
@@ -45,14 +52,14 @@ def fit(
     """
     pixels = np.load(out / "pixels.npy", mmap_mode="r")
     checkpoint = _checkpoint(out, token)
-    method = method_of(plan, device).fit(pixels, checkpoint=checkpoint, progress=progress)
+    method = method_of(plan, device).fit(_clustered(out, plan.method), checkpoint=checkpoint, progress=progress)
     for sentence in method.warnings_:
         say(f"fit: {sentence}")
     method.save(out)
     with atomic(out / "history.jsonl") as part:
         part.write_text("".join(json.dumps(record) + "\n" for record in method.history_), encoding="utf-8")
-    _baselines(out, pixels, plan)
-    checkpoint.unlink(missing_ok=True)
+    _baselines(out, pixels, method.n_clusters_, plan.seed)
+    forget_checkpoints(out)
     used = len(np.unique(method.labels_))
     say(f"fit: {plan.method} found {used} clusters in {len(method.history_)} epochs")
     return {"clusters_used": used, "warnings": method.warnings_, "threads": processors(), "device": str(method.device_)}
@@ -61,29 +68,51 @@ def fit(
 def _checkpoint(out: Path, token: str) -> Path:
     folder, file = RunFolder(out), out / "checkpoint.safetensors"
     if folder.state().get("fitting") != token:
-        file.unlink(missing_ok=True)
+        forget_checkpoints(out)
         folder.note("fitting", token)
     return file
 
 
-def _baselines(out: Path, pixels: NDArray[Any], plan: Plan) -> None:
+def _clustered(out: Path, method: str) -> NDArray[Any]:
+    """Return what is clustered: the pixels, or the vectors that the user gave for the same images.
+
+    Raises
+    ------
+    FitError : not one vector per decoded image
+    RunFolderError : the vectors are not there
+    """
+    pixels: NDArray[Any] = np.load(out / "pixels.npy", mmap_mode="r")
+    if method != "features":
+        return pixels
+    if not (out / "features.npy").exists():
+        raise RunFolderError(f"features.npy is missing in {out}. Run again with --features FILE.npy.")
+    vectors: NDArray[Any] = np.load(out / "features.npy", mmap_mode="r")
+    if len(vectors) != len(pixels):
+        raise FitError(
+            f"--features holds {len(vectors)} vectors, but {len(pixels)} images were decoded. Give one for each row of "
+            "OUT/images.parquet, in its order."
+        )
+    return vectors
+
+
+def _baselines(out: Path, pixels: NDArray[Any], n_clusters: int, seed: int) -> None:
     """Cluster the same pixels without training, so that the deep clustering never stands alone."""
     rows = np.asarray(pq.read_table(out / "images.parquet", columns=["image_id"])["image_id"])
-    image_ids, components = _average(rows, principal_components(pixels, plan.seed))
-    table = {
-        "image_id": image_ids,
-        "pca_kmeans": pca_kmeans(components, plan.n_clusters, plan.seed),
-        "pixel_graph": pixel_graph(components, plan.n_clusters, plan.seed),
-    }
+    image_ids, components = _average(
+        rows, PrincipalComponents(n_clusters, random_state=seed).fit(pixels).transform(pixels)
+    )
+    table = {"image_id": image_ids}
+    z = torch.from_numpy(components)
+    for name, how in (("pca_kmeans", "kmeans"), ("pixel_graph", "graph")):
+        table[name] = read_clusters(z, how, min(n_clusters, len(z)), seed).reader(z).argmax(1).numpy()
     write_table(out / "baselines.parquet", pa.table(table))
 
 
 def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
     """Assign every decoded image by the model's own soft assignment; the slices of one volume are averaged."""
     method = load(out, device)
-    pixels = np.load(out / "pixels.npy", mmap_mode="r")
     ids = np.asarray(pq.read_table(out / "images.parquet", columns=["image_id"])["image_id"])
-    z, q = method.embed_and_assign(pixels, progress)
+    z, q = method.embed_and_assign(_clustered(out, _method_name(out)), progress)
     image_ids, z, q = _average(ids, z, q)
     copied = (out / REFERENCE[0]).exists()  # the model was fitted elsewhere: these images are new to it
     reference = fit_reference(*(np.load(out / name) for name in REFERENCE)) if copied else None
@@ -95,6 +124,10 @@ def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None
     sizes = np.bincount(np.asarray(table["nearest"]), minlength=q.shape[1])
     say(f"assign: {len(table)} images, sizes {', '.join(map(str, sizes))}; {rejected} rejected as unlike the rest")
     return {"rejected": rejected}
+
+
+def _method_name(out: Path) -> str:
+    return str(read_json(out / "model.json")["method"])
 
 
 def _average(ids: NDArray[Any], *arrays: Floats) -> tuple[NDArray[Any], ...]:

@@ -5,9 +5,11 @@ Everything here stands in ``OUT/private/``.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -84,6 +86,35 @@ def source_of(folder: RunFolder) -> Source:
     if not file.exists():
         raise RunFolderError(_NO_PRIVATE.format(folder.path))
     return open_source(Path(read_json(file)["input"]))
+
+
+def take_features(folder: RunFolder, file: Path | None) -> str:
+    """Copy ``file`` (.npy, vectors (N, Z)) to ``OUT/features.npy``, where one is given; return a checksum of that.
+
+    Raises
+    ------
+    InputError : there is none, or it is no array of numbers (N, Z)
+    """
+    kept = folder.path / "features.npy"
+    if file is not None and file.resolve() != kept.resolve():
+        try:
+            vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"--features: {file} cannot be read as an .npy array ({type(error).__name__}).") from error
+        if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+            raise InputError(f"--features: {file} holds {vectors.dtype} {vectors.shape}, but must hold numbers (N, Z).")
+        with atomic(kept) as part, open(part, "wb") as target:
+            np.save(target, vectors)
+    if not kept.exists():
+        raise InputError("The plan's method is 'features', but no vectors were given. Add: --features FILE.npy")
+    with open(kept, "rb") as stored:
+        return hashlib.file_digest(stored, "sha256").hexdigest()
+
+
+def forget_checkpoints(out: Path) -> None:
+    """Delete the checkpoints of an unfinished fit; a fusion has one per run (``methods.fusion``)."""
+    for file in out.glob("checkpoint*.safetensors"):
+        file.unlink(missing_ok=True)
 
 
 def write_listing(folder: RunFolder, source: Source) -> list[Entry]:

@@ -81,6 +81,10 @@ def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = F
     trained = RunFolder(model_folder)
     if not trained.token("assign"):
         raise RunFolderError(f"{model_folder} holds no finished run. Run: medstrata run INPUT OUT")
+    if (model_folder / "features.npy").exists():
+        raise RunFolderError(
+            "This model clusters vectors, not pixels. From Python: medstrata.load(OUT).predict(new_vectors)."
+        )
     if trained.path.resolve() == job.path.resolve():
         raise RunFolderError("NEW_OUT is the folder of the model. Choose another folder for the new images.")
     inputs.check_places(input_path, job.path)
@@ -169,5 +173,5 @@ def _forget_from(job: Job, name: str) -> None:
     if name == "plan" or (name == "scan" and not _edited(job)):
         (job.path / "plan.json").unlink(missing_ok=True)
     if NAMES.index(name) <= NAMES.index("fit"):
-        (job.path / "checkpoint.safetensors").unlink(missing_ok=True)
+        inputs.forget_checkpoints(job.path)
     job.folder.forget(NAMES[NAMES.index(name) :])

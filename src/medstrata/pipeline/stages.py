@@ -29,6 +29,7 @@ class Job:
     folder: RunFolder
     options: planning.PlanOptions = field(default_factory=planning.PlanOptions)
     device: str = "auto"
+    features: Path | None = None  # vectors (N, Z) to cluster instead of pixels
     workers: int = 1  # processes that read files; 0: one per processor; above 1 a script needs a __main__ guard
     progress: Progress = no_progress
     say: Say = _silent
@@ -102,7 +103,16 @@ def check_method(plan: Plan) -> None:
 
 
 # Keys of the plan that change nothing in the pixels: editing them does not decode again.
-_FITTING_KEYS = ("method", "n_clusters", "batch_size", "seed", "maps_per_cluster", "settings", "reasons")
+_FITTING_KEYS = (
+    "method",
+    "n_clusters",
+    "batch_size",
+    "seed",
+    "maps_per_cluster",
+    "augmentation",
+    "settings",
+    "reasons",
+)
 
 
 def _decode_inputs(job: Job) -> list[Any]:
@@ -119,7 +129,9 @@ def _decode(job: Job) -> dict[str, Any]:
 
 def _fit_inputs(job: Job) -> list[Any]:
     plan = job.plan()
-    return [job.folder.token("decode"), plan.method, plan.n_clusters, plan.batch_size, plan.seed, plan.settings]
+    chosen = [plan.method, plan.n_clusters, plan.batch_size, plan.seed, plan.augmentation, plan.settings]
+    vectors = [inputs.take_features(job.folder, job.features)] if plan.method == "features" else []
+    return [job.folder.token("decode"), *chosen, *vectors]
 
 
 def _fit(job: Job) -> dict[str, Any]:
@@ -135,10 +147,15 @@ def _assign(job: Job) -> dict[str, Any]:
 
 
 def _explain(job: Job) -> dict[str, Any]:
-    from medstrata.evidence.explain import explain
+    from medstrata.evidence.explain import explain, no_maps
     from medstrata.methods.files import load
 
-    explain(job.path, load(job.path, job.device), job.plan().maps_per_cluster, job.progress)
+    model = load(job.path, job.device)
+    if not model.has_maps:
+        job.say("explain: this method has no feature maps, so there are no activation maps")
+        no_maps(job.path)
+    else:
+        explain(job.path, model, job.plan().maps_per_cluster, job.progress)
     return {}
 
 
@@ -162,7 +179,7 @@ STAGES = (
     ),
     Stage(
         "explain",
-        ("maps/index.parquet", "maps/cluster_maps.npy"),
+        ("maps/summary.json",),
         lambda job: [job.folder.token("assign"), job.plan().maps_per_cluster],
         _explain,
     ),

@@ -1,0 +1,1 @@
+"""The benchmark of the results page: data sets, peers and tables."""
