@@ -17,6 +17,7 @@ NEIGHBOURS = 20
 SHARE = 0.1  # of a small set that counts as neighbours: 20 of 18 images would join all with all
 EXACT = 50_000  # vectors up to which neighbours are exact
 DISTANCES_AT_ONCE = 1 << 25  # 128 MB of float32
+TRIALS = 8
 SEARCH_STEPS = 30  # bisections of the resolution
 OVER = 2  # times as many communities as clusters are sought first
 SMALLEST = 0.005  # share of the set that a community needs to count as a cluster of its own
@@ -78,15 +79,39 @@ def leiden(graph: csr_matrix, n_clusters: int | None, seed: int) -> Labels:
 
     The resolution is bisected towards twice as many communities, and those with the densest connection are merged until
     K are left. Leiden's own K communities are of like size, since its modularity prefers that; merging is free to leave
-    a large one beside a small one (digits, by the pixels: accuracy .87 against .76). None: K is the number that Leiden
-    finds over the widest range of resolutions. Clusters are numbered by size, the largest first.
+    a large one beside a small one (digits, by the pixels: accuracy .87 against .76). Leiden depends on its seed: of
+    ``TRIALS`` partitions the one with the largest modularity is kept (clothes: accuracy .60 to .67, that one .67).
+    None: K is the number that Leiden finds over the widest range of resolutions. Clusters are numbered by size, the
+    largest first.
     """
     edges = _edges(graph)
     if n_clusters is None:
         n_clusters = _steadiest(edges, graph.shape[0], seed)
     if n_clusters == 1:
         return np.zeros(graph.shape[0], np.int64)
-    return _by_size(merge(graph, _communities(edges, graph.shape[0], OVER * n_clusters, seed), n_clusters))
+    found, resolution = _communities(edges, graph.shape[0], OVER * n_clusters, seed * TRIALS)
+    best = merge(graph, found, n_clusters)
+    for trial in range(1, TRIALS):
+        found = _partition(edges, graph.shape[0], resolution, seed * TRIALS + trial)
+        other = merge(graph, found, n_clusters)
+        if _count(other) == n_clusters and modularity(graph, other) > modularity(graph, best):
+            best = other
+    return _by_size(best)
+
+
+def modularity(graph: csr_matrix, labels: Labels) -> float:
+    """Return Newman's modularity of a partition (N,): the share of edges within clusters, less what chance gives."""
+    inside = _between(graph, labels)
+    total = max(inside.sum(), 1e-30)
+    shares = inside.sum(1) / total
+    return float(np.trace(inside) / total - np.square(shares).sum())
+
+
+def _between(graph: csr_matrix, labels: Labels) -> NDArray[np.float64]:
+    """Return the summed weights of the edges between clusters (K, K)."""
+    count = _count(labels)
+    member = csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)), shape=(len(labels), count))
+    return np.asarray((member.T @ graph @ member).toarray(), np.float64)
 
 
 def _edges(graph: csr_matrix) -> list[tuple[str, str, float]]:
@@ -111,8 +136,11 @@ def _steadiest(edges: list[tuple[str, str, float]], size: int, seed: int) -> int
     return int(np.flatnonzero(counts == counts.max())[-1])
 
 
-def _communities(edges: list[tuple[str, str, float]], size: int, wanted: int, seed: int) -> Labels:
-    """Return a Leiden partition of at least ``wanted`` communities (or one of each vector), as few as were found."""
+def _communities(edges: list[tuple[str, str, float]], size: int, wanted: int, seed: int) -> tuple[Labels, float]:
+    """Return a Leiden partition of at least ``wanted`` communities (or one of each vector), and its resolution.
+
+    Of those that were tried the one with the fewest communities.
+    """
     low, high = 1e-4, 1.0
     while _count(found := _partition(edges, size, high, seed)) < wanted and high < 1e4:
         low, high = high, high * 2
@@ -125,7 +153,7 @@ def _communities(edges: list[tuple[str, str, float]], size: int, wanted: int, se
             low = middle
         else:
             high, found = middle, tried
-    return found
+    return found, high
 
 
 def _count(labels: Labels) -> int:
@@ -160,8 +188,7 @@ def merge(graph: csr_matrix, labels: Labels, n_clusters: int) -> Labels:
     """
     labels = labels.copy()
     while (count := _count(labels)) > n_clusters:
-        member = csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)), shape=(len(labels), count))
-        between = (member.T @ graph @ member).toarray()
+        between = _between(graph, labels)
         sizes = np.bincount(labels, minlength=count).astype(float)
         density = between / np.outer(sizes, sizes)
         np.fill_diagonal(density, -1)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from torch import nn
@@ -139,8 +140,10 @@ def empty_reader(how: str, embedding_size: int, n_clusters: int) -> nn.Module:
     return READERS[how](embedding_size, n_clusters)
 
 
-def read_clusters(z: torch.Tensor, how: str, n_clusters: int | None, seed: int) -> Reading:
+def read_clusters(z: torch.Tensor, how: str, n_clusters: int | None, seed: int, runs: int = 1) -> Reading:
     """Learn the reader ``how`` from embeddings z (N, Z); ``n_clusters`` None: the graph's own number ("graph" only).
+
+    ``runs``: of a fusion, embeddings of as many runs side by side.
 
     Raises
     ------
@@ -148,7 +151,7 @@ def read_clusters(z: torch.Tensor, how: str, n_clusters: int | None, seed: int) 
     """
     z = z.detach()
     if how == "graph":
-        return _read_graph(z, n_clusters, seed)
+        return _read_graph(z, n_clusters, seed, runs)
     if n_clusters is None:
         raise FitError(f'assignment={how!r} needs a number of clusters; n_clusters="auto" goes with "graph".')
     if how == "self-supervised":
@@ -160,8 +163,7 @@ def read_clusters(z: torch.Tensor, how: str, n_clusters: int | None, seed: int) 
 
 def natural_clusters(z: torch.Tensor, seed: int) -> int:
     """Return the number of communities in the neighbour graph of embeddings z (N, Z)."""
-    directions = _directions(z)(sample(z, GRAPH_SAMPLE, seed))
-    return int(leiden(shared_neighbour_graph(directions.cpu().numpy()), None, seed).max()) + 1
+    return int(leiden(_graph(_directions(z)(sample(z, GRAPH_SAMPLE, seed))), None, seed).max()) + 1
 
 
 def disagreement(labels: list[Any]) -> float:
@@ -184,9 +186,14 @@ def sample(z: torch.Tensor, most: int, seed: int) -> torch.Tensor:
     return z[torch.from_numpy(chosen).to(z.device)]
 
 
-def _read_graph(z: torch.Tensor, n_clusters: int | None, seed: int) -> Reading:
+def _graph(directions: torch.Tensor, runs: int = 1) -> csr_matrix:
+    """The runs' graphs added up: neighbours in several runs count more than near ones in a single run."""
+    return sum(shared_neighbour_graph(part.cpu().numpy()) for part in directions.chunk(runs, dim=1))
+
+
+def _read_graph(z: torch.Tensor, n_clusters: int | None, seed: int, runs: int) -> Reading:
     directions = _directions(z)(sample(z, GRAPH_SAMPLE, seed))
-    labels = torch.from_numpy(leiden(shared_neighbour_graph(directions.cpu().numpy()), n_clusters, seed)).to(z.device)
+    labels = torch.from_numpy(leiden(_graph(directions, runs), n_clusters, seed)).to(z.device)
     head = _new_head(z, int(labels.max()) + 1, seed)
     _learn(head, directions, labels, seed)
     with torch.no_grad():

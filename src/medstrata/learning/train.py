@@ -27,9 +27,9 @@ class Training:
     ``learning.augment.AUGMENTATIONS``.
     """
 
-    warmup_epochs: int = 30
+    warmup_epochs: int = 20
     warmup_steps: int = 500
-    epochs: int = 30
+    epochs: int = 15
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.0

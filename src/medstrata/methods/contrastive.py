@@ -16,7 +16,7 @@ Encoder h = e(x), decoder x' = d(h, c), projection p = g(h), prototypes b_1 .. b
 3. Clustering: soft assignment c = softmax(s(h, b) / tau), the decoder is conditioned on it, and
        L = MSE(x1', x1) + MSE(x2', x2),     b_k <- (1 - r) b_k + r mean of the batch's h with argmax c = k         (3)
 4. The cluster of an image is argmax_k c_k (``assignment="own"``).
-5. ``sample(n, k)``: h from a Gaussian over cluster k, decoded with its own c.
+5. ``sample(n, k)``: h from a Gaussian over cluster k, decoded with its own c; kept if the model assigns it to k.
 
 Deviations
 ----------
@@ -130,7 +130,7 @@ class ContrastiveAutoencoder(ClusteringMethod):
         assignment: str = "graph",
         architecture: Architecture = Architecture((16, 32, 64), 128),  # noqa: B008 - frozen
         training: Training = Training(  # noqa: B008 - frozen
-            20, 800, 10, 256, 2e-3, 0.01, "cosine", tolerance=0.0, preprocessing="scaled", augmentation="mixed"
+            12, 400, 5, 256, 2e-3, 0.01, "cosine", tolerance=0.0, preprocessing="scaled", augmentation="mixed"
         ),
         random_state: int = 0,
         device: str = "auto",
@@ -163,9 +163,7 @@ class ContrastiveAutoencoder(ClusteringMethod):
         ------
         FitError : not fitted, no such cluster, or an empty one
         """
-        check_fitted(self)
-        h = self.network_.gaussians.draw(count, cluster, generator(random_state, cluster))
-        return generative.decode_images(self, h, self._decode)
+        return generative.sample(self, count, cluster, random_state, self._decode)
 
     def walk(self, first: int, second: int, steps: int = 8) -> NDArray[np.float32]:
         """Return images (steps, C, ...) along the straight line between the mean embeddings of two clusters.

@@ -17,7 +17,7 @@ D pixels, Z latent variables. The encoder gives mean m(x) and log variance s(x) 
 4. Fine-tuning, P computed again every ``target_interval`` epochs, until few labels change:
        L = R(x, x') + gamma KL(P || Q) + beta w KL(q(z|x) || N(0, I))                                              (2)
 5. The cluster of an image is argmax_j q_ij (``assignment="own"``).
-6. ``sample(n, c)``: z from a Gaussian over the latent means of cluster c, decoded.
+6. ``sample(n, c)``: z from a Gaussian over the latent means of cluster c, decoded; kept if the model assigns it to c.
 
 Deviations
 ----------
@@ -57,7 +57,6 @@ from medstrata.learning.self_training import clustering_loss, refresh_target, so
 from medstrata.learning.train import Training
 from medstrata.methods import generative
 from medstrata.methods.method import INITIAL_WEIGHTS, ClusteringMethod
-from medstrata.methods.settings import check_fitted
 
 LAYERS = Layers(kernel=4, batch_norm=True, leak=0.0)
 NOISE = 0.1  # v: variance of the pixels' noise, as a share of the variance of centred images
@@ -143,7 +142,7 @@ class DVC(ClusteringMethod):
 
     def reconstruct(self, X: Any) -> NDArray[np.float32]:
         """Return the reconstructions (N, C, ...) of the latent means, in the units of ``X``."""
-        return generative.reconstruct(self, X, self.network_.decode)
+        return generative.reconstruct(self, X, self._decode)
 
     def sample(self, count: int, cluster: int, random_state: int = 0) -> NDArray[np.float32]:
         """Draw ``count`` new images (count, C, ...) of ``cluster``, in the units of the training images.
@@ -152,9 +151,11 @@ class DVC(ClusteringMethod):
         ------
         FitError : not fitted, no such cluster, or an empty one
         """
-        check_fitted(self)
-        z = self.network_.gaussians.draw(count, cluster, generator(random_state, cluster))
-        return generative.decode_images(self, z, self.network_.decode)
+        return generative.sample(self, count, cluster, random_state, self._decode)
+
+    def _decode(self, z: torch.Tensor) -> torch.Tensor:
+        images: torch.Tensor = self.network_.decode(z)
+        return images
 
     def _build(self, image_shape: tuple[int, ...]) -> nn.Module:
         network = DVCNetwork(image_shape, self.architecture, bernoulli=self.training.preprocessing == "unit")

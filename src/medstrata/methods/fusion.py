@@ -1,8 +1,8 @@
 """Fusion: several cheap runs of one method read as one embedding. The recipe behind ``method="auto"``.
 
 Runs that differ in their seed alone make different mistakes. Their embeddings, each brought to directions, are put side
-by side; clusters are read off the neighbour graph of the whole (``learning.reading``). Their disagreement, 1 - the mean
-adjusted Rand index of the runs' own clusters, costs nothing more and says how far the result is a matter of chance.
+by side; their neighbour graphs are added and clusters read off the sum (``learning.reading``). Their disagreement, 1 -
+the mean adjusted Rand index of the runs' clusters, costs nothing more and says how far chance decides.
 
 The runs are of DeepMCAT (``methods.deepmcat``): of the methods of this package the one whose graph was best on the sets
 that defaults were chosen on. This is a fixed recipe; nothing is chosen by looking at the images.

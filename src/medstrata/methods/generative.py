@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from medstrata.learning.batches import blocks
+from medstrata.learning.comm import generator
 from medstrata.methods.method import BLOCK, ClusteringMethod
 from medstrata.methods.settings import check_fitted
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
+ROUNDS = 20  # of candidates that ``sample`` draws before it takes what comes nearest
 
 
 def decode_images(method: ClusteringMethod, z: torch.Tensor, decode: Decode) -> NDArray[np.float32]:
@@ -24,6 +26,35 @@ def decode_images(method: ClusteringMethod, z: torch.Tensor, decode: Decode) -> 
         for part in z.to(method.device_).split(BLOCK):
             parts.append(method.preprocessing_.inverse(decode(part)).cpu())
     return torch.cat(parts).numpy()
+
+
+def sample(
+    method: ClusteringMethod, count: int, cluster: int, random_state: int, decode: Decode
+) -> NDArray[np.float32]:
+    """Draw ``count`` new images (count, C, ...) of ``cluster``, float32 in the units of the training images.
+
+    Embeddings come from the Gaussian of the cluster. A Gaussian reaches into its neighbours, and a decoded image need
+    not lie where its embedding lay: only images that the model itself assigns to the cluster are kept, or, where 20
+    rounds do not bring enough of them, those with the highest probability.
+
+    Raises
+    ------
+    FitError : not fitted, no such cluster, or an empty one
+    """
+    check_fitted(method)
+    chance, images, rank, found = generator(random_state, cluster), [], [], 0
+    method.network_.eval()
+    with torch.inference_mode():
+        for _ in range(ROUNDS):
+            x = decode(method.network_.gaussians.draw(max(count, 32), cluster, chance))
+            q = method.soft_assignment(x)
+            images.append(x)
+            rank.append(torch.where(q.argmax(1) == cluster, 1.0, q[:, cluster]))
+            found += int((q.argmax(1) == cluster).sum())
+            if found >= count:
+                break
+    chosen = torch.cat(rank).argsort(descending=True, stable=True)[:count]  # of those that are kept, the first drawn
+    return method.preprocessing_.inverse(torch.cat(images)[chosen]).cpu().numpy()
 
 
 def reconstruct(method: ClusteringMethod, X: Any, decode: Decode) -> NDArray[np.float32]:

@@ -46,6 +46,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     """
 
     ASSIGNMENTS: ClassVar[tuple[str, ...]] = ("own", "graph")
+    runs = 1  # whose embeddings stand side by side, see ``methods.fusion``
     has_maps = True  # whether an activation map of ``feature_maps`` says something
 
     n_clusters: int | str
@@ -175,7 +176,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         self.reading_: dict[str, Any] = {}
         if self.assignment != "own":
             asked = None if isinstance(self.n_clusters, str) else self.n_clusters
-            reading = read_clusters(z, self.assignment, asked, self.random_state)
+            reading = read_clusters(z, self.assignment, asked, self.random_state, self.runs)
             self.reader_, self.reading_ = reading.reader.to(self.device_), reading.facts
         q = self._assign_all(z)
         self.n_clusters_, self.embedding_size_ = q.shape[1], z.shape[1]

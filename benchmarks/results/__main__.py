@@ -1,0 +1,110 @@
+"""Fill the cells of the table, each in a process of its own with a limit; write the table into docs/results.md.
+
+python -m benchmarks.results [--quick] [--data SET ...] [--rows ROW ...] [--seeds 0 1 2] [--workers 2]
+
+A cell (set, row, seed) is a small JSON under ``benchmarks/results/cells``; one that is there is not done again, so that
+the table can be stopped and continued. ``--table`` writes the table from the cells that are there, and fits nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.results.rows import BASELINES, PAPERS, ROWS, fill
+from benchmarks.results.sets import SETS
+from benchmarks.results.table import write_table
+from medstrata.run import write_json
+
+CELLS = Path(__file__).with_name("cells")
+LIMIT, LIMIT_LARGE = 600, 1800  # CPU seconds, of two cores: 5 minutes, and 15 for MNIST 60k
+QUICK_SETS, QUICK_ROWS = ("busi", "msd-patches"), (*BASELINES, *PAPERS, "auto")
+Job = tuple[str, str, int]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__.split("\n")[0])
+    parser.add_argument("--data", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--quick", action="store_true", help="two small sets, one seed: under 10 minutes")
+    parser.add_argument("--table", action="store_true", help="only write docs/results.md from the cells that are there")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--cells", type=Path, default=CELLS, help="folder of the cells")
+    given = parser.parse_args(arguments)
+    if given.one:
+        data, row, seed = given.one
+        _write(given.cells, fill(data, row, int(seed), limit(data)))
+        return
+    if given.quick:
+        given.data, given.rows, given.seeds = QUICK_SETS, QUICK_ROWS, [0]
+    if not given.table:
+        jobs = [(data, row, seed) for seed in given.seeds for row in given.rows for data in given.data]
+        with ThreadPoolExecutor(given.workers) as pool:
+            list(
+                pool.map(
+                    lambda job: _in_a_process(job, given.cells), (job for job in jobs if _wanted(job, given.cells))
+                )
+            )
+    write_table(given.cells, Path(__file__).parents[2] / "docs" / "results.md")
+
+
+def limit(data: str) -> int:
+    """CPU seconds that a cell of this set may take."""
+    return LIMIT_LARGE if data == "mnist-60k" else LIMIT
+
+
+def path_of(cells: Path, job: Job) -> Path:
+    """Where a cell stands."""
+    data, row, seed = job
+    return cells / data / f"{row}-{seed}.json"
+
+
+def _wanted(job: Job, cells: Path) -> bool:
+    """Whether a cell is missing and belongs into the table."""
+    data, row, seed = job
+    if row.endswith("-as-published") and seed > 0:
+        return False
+    if row.startswith("peer-") and (data == "mnist-60k" or data.endswith("-3d")):
+        return False
+    return not path_of(cells, job).exists()
+
+
+def _in_a_process(job: Job, cells: Path) -> None:
+    data, row, seed = job
+    command = [sys.executable, "-m", "benchmarks.results", "--one", data, row, str(seed), "--cells", str(cells)]
+    limited = f'ulimit -S -t {limit(data) + 60}; exec "$@"'
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    ended = subprocess.run(
+        ["/bin/sh", "-c", limited, "sh", *command], env=environment, capture_output=True, text=True, check=False
+    )
+    if ended.returncode < 0:
+        _write(cells, {"data": data, "row": row, "seed": seed, "finished": False, "scores": {}})
+    elif ended.returncode:
+        print(ended.stderr, file=sys.stderr)
+    print(f"{data} {row} {seed}: {'failed' if ended.returncode else 'done'}", flush=True)
+
+
+def _write(cells: Path, cell: dict[str, object]) -> None:
+    file = path_of(cells, (str(cell["data"]), str(cell["row"]), int(str(cell["seed"]))))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, json.loads(json.dumps(_rounded(cell))))
+
+
+def _rounded(value: object) -> object:
+    """Four digits tell all that the spread over seeds allows."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    main()

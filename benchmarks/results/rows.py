@@ -1,0 +1,165 @@
+"""The rows of the table: what is fitted for one cell, and how it is scored. Labels enter here, after the fit."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.results import generative, supervised
+from benchmarks.results.peers import PEERS, peer_labels
+from benchmarks.results.sets import Images, load
+from medstrata.evidence.metrics import contingency, score
+from medstrata.images.planning import BATCH_SIZES
+from medstrata.learning.reading import read_clusters
+from medstrata.methods import METHODS
+from medstrata.methods.method import ClusteringMethod
+from medstrata.methods.settings import make_method
+
+Cell = dict[str, Any]
+PAPERS = ("dcec", "dvc", "contrastive", "deepmcat")
+PUBLISHED = ("dcec", "dvc", "contrastive")
+BASELINES = {"pca-kmeans": "kmeans", "pca-mixture": "mixture", "pixel-graph": "graph"}
+OVER = 3  # times K, for purity
+
+ROWS = (
+    *BASELINES,
+    *PAPERS,
+    "auto",
+    *(f"{name}-no-objective" for name in PAPERS),
+    *(f"{name}-as-published" for name in PUBLISHED),
+    *(f"{name}-split" for name in (*BASELINES, *PAPERS, "auto")),
+    "supervised-split",
+    *(f"peer-{name}" for name in PEERS),
+)
+
+
+def fill(data: str, row: str, seed: int, limit_seconds: int) -> Cell:
+    """Fit one row on one set and return its scores, CPU seconds and facts."""
+    images = load(data, seed)
+    cell: Cell = {"data": data, "row": row, "seed": seed, "images": len(images.labels), "classes": images.n_classes}
+    warnings.simplefilter("ignore", UserWarning)  # collapse is in the scores
+    name, _, kind = row.partition("-")
+    if name == "peer":
+        labels, seconds = peer_labels(kind, images.images, images.n_classes, seed, limit_seconds)
+        found = {} if labels is None else {"own": dict(score(images.labels, labels))}
+        return cell | {"cpu_seconds": seconds, "finished": labels is not None, "scores": found}
+    started = time.process_time()
+    if row == "supervised-split":
+        scores = supervised.scores(images, seed)
+    elif row.endswith("-split"):
+        scores = _out_of_sample(images, row.removesuffix("-split"), seed)
+    elif row in BASELINES:
+        scores = _baseline(images, BASELINES[row], seed)
+    else:
+        return cell | _trained(images, name, kind, seed)
+    return cell | {"cpu_seconds": time.process_time() - started, "finished": True, "scores": scores}
+
+
+def method_for(images: Images, name: str, seed: int, kind: str = "") -> ClusteringMethod:
+    """Construct a method as the plan would for these images; ``kind``: "", "no-objective" or "as-published"."""
+    if kind == "as-published":
+        module, cls = METHODS[name].split(":")
+        published: ClusteringMethod = getattr(import_module(module), cls).as_published(images.n_classes, seed)
+        return published
+    settings: dict[str, Any] = {"n_clusters": images.n_classes, "random_state": seed}
+    if name in BASELINES:
+        return make_method("pca", settings | {"assignment": BASELINES[name]})
+    steps = BATCH_SIZES[images.images.ndim - 2]
+    batch = next(size for most, size in steps if most is None or len(images.labels) < most)
+    training: dict[str, Any] = {"batch_size": batch}
+    if make_method(name, {}).training.augmentation != "none":
+        training["augmentation"] = images.augmentation
+    if kind == "no-objective":
+        training["epochs"] = 0
+    return make_method(name, settings | {"training": training})
+
+
+def _baseline(images: Images, how: str, seed: int) -> Cell:
+    model = make_method("pca", {"n_clusters": images.n_classes, "assignment": how, "random_state": seed})
+    model.fit(images.images)
+    z = torch.from_numpy(model.transform(images.images))
+    return {
+        "own": dict(score(images.labels, model.labels_)),
+        "3K": dict(score(images.labels, _read(z, how, OVER * images.n_classes, seed))),
+    }
+
+
+def _trained(images: Images, name: str, kind: str, seed: int) -> Cell:
+    started = time.process_time()
+    model = method_for(images, name, seed, kind)
+    model.fit(images.images)
+    seconds = time.process_time() - started
+    facts: Cell = {"epochs": len(model.history_), "reading": model.reading_, "warnings": model.warnings_}
+    scores = readings(model, images, seed)
+    if name in generative.GENERATIVE:
+        facts["generative"] = generative.measure(model, images.images, seed)
+    return {"cpu_seconds": seconds, "finished": True, "scores": scores, **facts}
+
+
+def readings(model: ClusteringMethod, images: Images, seed: int) -> Cell:
+    """Score one fitted network by its own assignment, by the graph, by k-means, and by the graph at 3 K."""
+    k, found, runs = images.n_classes, {}, model.runs
+    z = torch.from_numpy(model.transform(images.images)).to(model.device_)
+    by_graph = model.labels_ if model.assignment == "graph" else _read(z, "graph", k, seed, runs)
+    found["graph"] = dict(score(images.labels, by_graph))
+    found["kmeans"] = dict(score(images.labels, _read(z, "kmeans", k, seed)))
+    found["3K"] = dict(score(images.labels, _read(z, "graph", OVER * k, seed, runs)))
+    if "own" in model.ASSIGNMENTS:
+        found["own"] = dict(score(images.labels, _own(model, z, k)))
+    if hasattr(model, "prototypes"):  # DeepMCAT: the number of its own clusters is free
+        found["own 3K"] = dict(score(images.labels, _own(model, z, OVER * k)))
+    return found
+
+
+def _own(model: ClusteringMethod, z: torch.Tensor, n_clusters: int) -> NDArray[np.int64]:
+    """Labels by the model's own prototypes, from the very same network."""
+    before = {"assignment": model.assignment, "n_clusters": model.n_clusters}
+    kept = model.reader_, model.labels_, model.n_clusters_
+    model.set_params(assignment="own", n_clusters=n_clusters)
+    model.reader_ = None
+    model._read(z)
+    labels = model.labels_
+    model.set_params(**before)
+    model.reader_, model.labels_, model.n_clusters_ = kept
+    return labels
+
+
+def _read(z: torch.Tensor, how: str, n_clusters: int, seed: int, runs: int = 1) -> NDArray[np.int64]:
+    n_clusters = min(n_clusters, len(z))
+    labels: NDArray[np.int64] = read_clusters(z, how, n_clusters, seed, runs).reader(z).argmax(1).cpu().numpy()
+    return labels
+
+
+def _out_of_sample(images: Images, name: str, seed: int) -> Cell:
+    """Fit on a training part, ``predict`` the rest: scored alone, and with clusters named on the training part."""
+    training, rest = images.split(seed)
+    model = method_for(training, name, seed).fit(training.images)
+    predicted = model.predict(rest.images)
+    found = {"rest": dict(score(rest.labels, predicted)), "named": _named(training, model.labels_, rest, predicted)}
+    if name in (*PAPERS, "auto"):
+        found["probe"] = supervised.probe(model.transform, training, rest)
+    return found
+
+
+def _named(training: Images, fitted: NDArray[Any], rest: Images, predicted: NDArray[Any]) -> dict[str, float]:
+    """Name each cluster by the majority of its training images, then score the rest as a classifier."""
+    table, _, _ = contingency(training.labels, fitted)
+    classes, clusters = np.unique(training.labels), np.unique(fitted)
+    names = dict(zip(clusters.tolist(), classes[table.argmax(0)].tolist(), strict=True))
+    named = np.array([names.get(cluster, -1) for cluster in predicted.tolist()])
+    right = named == rest.labels
+    present = np.unique(rest.labels)
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(np.mean([right[rest.labels == label].mean() for label in present])),
+    }
+
+
+Fill = Callable[[str, str, int, int], Cell]

@@ -1,0 +1,7 @@
+"""write table"""
+
+from pathlib import Path
+
+
+def write_table(cells: Path, document: Path) -> None:
+    """Write."""
