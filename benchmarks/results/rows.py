@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.results import generative, supervised
+from benchmarks.results.label_free import label_free
 from benchmarks.results.peers import PEERS, peer_labels
 from benchmarks.results.sets import Images, load
 from medstrata.evidence.metrics import contingency, score
@@ -86,7 +86,7 @@ def _baseline(images: Images, how: str, seed: int) -> Cell:
     model.fit(images.images)
     z = torch.from_numpy(model.transform(images.images))
     return {
-        "own": dict(score(images.labels, model.labels_)),
+        "graph" if how == "graph" else "own": dict(score(images.labels, model.labels_)),
         "3K": dict(score(images.labels, _read(z, how, OVER * images.n_classes, seed))),
     }
 
@@ -97,16 +97,17 @@ def _trained(images: Images, name: str, kind: str, seed: int) -> Cell:
     model.fit(images.images)
     seconds = time.process_time() - started
     facts: Cell = {"epochs": len(model.history_), "reading": model.reading_, "warnings": model.warnings_}
-    scores = readings(model, images, seed)
+    z = torch.from_numpy(model.transform(images.images)).to(model.device_)
+    scores = readings(model, z, images, seed)
+    facts["label-free"] = label_free(images.images, z, model.labels_)
     if name in generative.GENERATIVE:
         facts["generative"] = generative.measure(model, images.images, seed)
     return {"cpu_seconds": seconds, "finished": True, "scores": scores, **facts}
 
 
-def readings(model: ClusteringMethod, images: Images, seed: int) -> Cell:
+def readings(model: ClusteringMethod, z: torch.Tensor, images: Images, seed: int) -> Cell:
     """Score one fitted network by its own assignment, by the graph, by k-means, and by the graph at 3 K."""
     k, found, runs = images.n_classes, {}, model.runs
-    z = torch.from_numpy(model.transform(images.images)).to(model.device_)
     by_graph = model.labels_ if model.assignment == "graph" else _read(z, "graph", k, seed, runs)
     found["graph"] = dict(score(images.labels, by_graph))
     found["kmeans"] = dict(score(images.labels, _read(z, "kmeans", k, seed)))
@@ -160,6 +161,3 @@ def _named(training: Images, fitted: NDArray[Any], rest: Images, predicted: NDAr
         "accuracy": float(right.mean()),
         "balanced_accuracy": float(np.mean([right[rest.labels == label].mean() for label in present])),
     }
-
-
-Fill = Callable[[str, str, int, int], Cell]
