@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: help setup demo test check unit promise test-slow clean
+.PHONY: help setup demo test check unit promise test-slow results results-quick peers clean
 
 help:
 	@echo "make demo       simulate a lung CT study, cluster it, explain it, write the report ($(DEMO)/run/report.html)"
 	@echo "make test       what the checks run: ruff, mypy, unit tests, promises"
 	@echo "make test-slow  the rest: kill points, whole data sets"
+	@echo "make results    the tables of docs/results.md; goes on where it was stopped (hours; needs MEDSTRATA_DATA)"
+	@echo "make results-quick   two small sets, one seed, under 10 minutes, into build/results-quick/results.md"
+	@echo "make peers      the environment of the peers that the tables compare with"
 
 setup: .venv/ready
 
@@ -38,6 +41,20 @@ promise: .venv/ready
 
 test-slow: .venv/ready
 	$(BIN)/pytest -m slow
+
+results: .venv/ready
+	$(BIN)/python -m benchmarks.results
+
+results-quick: .venv/ready
+	$(BIN)/python -m benchmarks.results --quick
+
+peers: benchmarks/.peers/ready
+
+benchmarks/.peers/ready: benchmarks/peers.txt
+	test -x benchmarks/.peers/bin/python || $(PYTHON) -m venv benchmarks/.peers
+	benchmarks/.peers/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers.txt torch
+	benchmarks/.peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.txt
+	touch $@
 
 clean:
 	rm -rf .venv $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,14 +7,21 @@ Real sets are read from ``$MEDSTRATA_DATA`` (docs/data.md says what they are and
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks.results.archive import balanced_counts, geometric_counts, size_features, write_archive
+from medstrata.images.planning import PlanOptions
+from medstrata.pipeline.runner import run_stage
+from medstrata.pipeline.stages import Job
+from medstrata.run import RunFolder, read_json
 from medstrata.simulation.study import Study, simulate_arrays
 
 DEVELOPED_ON = ("mnist-60k", "mnist-10k", "fashion", "mednist")
@@ -35,6 +42,7 @@ class Images:
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
     augmentation: str
+    sizes: NDArray[Any] | None = None  # (N, 4) rows, columns, bits, padding of the files, where they tell something
 
     @property
     def n_classes(self) -> int:
@@ -106,6 +114,29 @@ def _imbalanced(seed: int) -> Images:
     return full.take(np.sort(np.concatenate(chosen)))
 
 
+def _archive(seed: int, balanced: bool) -> Images:
+    """The 2-D medical sets as DICOM files, as ``medstrata run --goal categories`` scans, plans and decodes them."""
+    counts = balanced_counts() if balanced else geometric_counts(seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        source, out = Path(temporary, "archive"), Path(temporary, "out")
+        labels = write_archive(source, Path(temporary, "truth.csv"), data_folder(), counts, seed)
+        files = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
+        label_of = dict(zip(files, labels, strict=True))
+        sizes_of = dict(zip(files, size_features(source), strict=True))
+        options = PlanOptions(goal="categories", n_clusters=len(counts), include_burned_in=True)
+        for stage in ("scan", "plan", "decode"):
+            run_stage(stage, Job(RunFolder(out), options), input_path=source if stage == "scan" else None)
+        file_of = {
+            row["image_id"]: row["file"] for row in pq.read_table(out / "private" / "sources.parquet").to_pylist()
+        }
+        names = [file_of[name] for name in pq.read_table(out / "images.parquet")["image_id"].to_pylist()]
+        pixels, plan = np.load(out / "pixels.npy"), read_json(out / "plan.json")
+    kinds = sorted(set(labels))
+    numbers = np.array([kinds.index(label_of[name]) for name in names])
+    sizes = np.array([sizes_of[name] for name in names])
+    return Images(pixels, numbers, np.arange(len(numbers)), plan["augmentation"], sizes)
+
+
 def _phantoms(seed: int) -> Images:
     volumes, labels, _ = simulate_arrays(replace(PHANTOMS, seed=seed))
     images = np.clip(volumes, -1000, 400).astype(np.int16)
@@ -126,4 +157,6 @@ SETS: dict[str, Callable[[int], Images]] = {
     "adrenal-3d": lambda seed: _read("adrenalmnist3d_32", None, "ct"),
     "msd-patches": lambda seed: _read("msd_lung_patches48", "patient", "ct"),
     "phantoms-3d": _phantoms,
+    "archive": lambda seed: _archive(seed, balanced=True),
+    "archive-imbalanced": lambda seed: _archive(seed, balanced=False),
 }

@@ -1,0 +1,119 @@
+"""The machinery of the tables: splits, sets, cells that are skipped when present, and what is written from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmarks.results import __main__ as results
+from benchmarks.results.generative import _flat, _spread
+from benchmarks.results.rows import ROWS, _named, method_for
+from benchmarks.results.sets import SETS, Images, _groups, _smaller
+from benchmarks.results.table import BEGIN, END, mean_and_spread, render, write_table
+
+
+def images(count: int = 40) -> Images:
+    labels = np.arange(count) % 2
+    pixels = np.random.default_rng(0).integers(0, 255, (count, 1, 16, 16)).astype(np.uint8)
+    return Images(pixels, labels, np.arange(count) // 4, "radiograph")
+
+
+def test_a_split_parts_no_group_and_loses_nothing() -> None:
+    whole = images()
+    training, rest = whole.split(0)
+    assert not set(training.groups) & set(rest.groups)
+    assert len(training.labels) == 28 and len(rest.labels) == 12
+    assert not np.array_equal(whole.split(1)[0].groups, training.groups)
+
+
+def test_neighbouring_files_are_one_group() -> None:
+    labels = np.repeat([0, 1], 100)
+    groups = _groups(np.concatenate([np.arange(100)[::-1], np.arange(100)]), labels, "file_index")
+    assert len(set(groups.tolist())) == 40
+    assert set(groups[:5].tolist()) == {19} and set(groups[100:105].tolist()) == {20}
+
+
+def test_large_images_are_averaged_down() -> None:
+    large = np.zeros((2, 1, 128, 128), np.uint8)
+    large[:, :, ::2, ::2] = 100
+    assert _smaller(large).shape == (2, 1, 64, 64) and (_smaller(large) == 25).all()
+    assert _smaller(large[..., :64, :64]).shape == (2, 1, 64, 64)
+
+
+def test_methods_are_made_as_the_plan_makes_them() -> None:
+    made = method_for(images(), "deepmcat", 3)
+    assert made.training.augmentation == "radiograph" and made.training.batch_size == 64
+    assert made.n_clusters == 2 and made.random_state == 3
+    assert method_for(images(), "dcec", 0).training.augmentation == "none"
+    assert method_for(images(), "dvc", 0, "no-objective").training.epochs == 0
+    assert method_for(images(), "dvc", 0, "as-published").training.epochs == 20
+
+
+def test_naming_by_the_training_part() -> None:
+    whole = images(8)
+    fitted = np.array([1, 0, 1, 0, 1, 0, 1, 0])
+    named = _named(whole, fitted, whole, np.array([1, 0, 1, 0, 1, 0, 1, 1]))
+    assert named == {"accuracy": 7 / 8, "balanced_accuracy": (1 + 3 / 4) / 2}
+
+
+def test_spread_is_the_root_mean_square_of_all_pairs() -> None:
+    x = _flat(np.random.default_rng(0).normal(size=(7, 3)))
+    pairs = [np.square(a - b).sum() for a in x for b in x]
+    assert _spread(x) == pytest.approx(np.sqrt(np.mean(pairs)))
+
+
+def cell(row: str, seed: int, accuracy: float, **more: Any) -> dict[str, Any]:
+    scores = dict.fromkeys(("balanced_accuracy", "nmi", "ami", "ari", "purity"), 0.5)
+    scores |= {"accuracy": accuracy, "n_clusters": 2, "majority_rate": 0.6}
+    own = {"data": "busi", "row": row, "seed": seed, "images": 554, "classes": 3, "cpu_seconds": 60.0, "finished": True}
+    return own | {"scores": {"own": scores, "graph": scores}} | more
+
+
+def test_table_has_means_spreads_and_what_was_not_finished() -> None:
+    unfinished = {"data": "busi", "row": "peer-DEC", "seed": 0, "finished": False, "scores": {}}
+    text = render([cell("dvc", 0, 0.5), cell("dvc", 1, 0.7), cell("dcec-no-objective", 0, 0.25), unfinished])
+    assert "### busi\n" in text and "554 images, 3 classes, majority rate 0.600" in text
+    assert "| DVC, own | .600 ± .141 | .500 ± .000 |" in text and "| 1.0 | 2 |" in text
+    assert "| DCEC, graph, objective off | .250 |" in text
+    assert "| ClustPy DEC (peer) | not finished |" in text
+    assert mean_and_spread([1.0]) == "1.000" and mean_and_spread([None]) == ""
+
+
+def test_document_is_kept_around_the_tables(tmp_path: Path) -> None:
+    document, cells = tmp_path / "results.md", tmp_path / "cells" / "busi"
+    cells.mkdir(parents=True)
+    (cells / "dvc-0.json").write_text(json.dumps(cell("dvc", 0, 0.5)))
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for _ in range(2):
+        write_table(tmp_path / "cells", document)
+        text = document.read_text()
+        assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+        assert text.count("DVC, own") == 1
+
+
+def test_cells_that_are_there_and_rows_that_do_not_belong_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "busi").mkdir()
+    (tmp_path / "busi" / "dvc-0.json").write_text("{}")
+    assert not results._wanted(("busi", "dvc", 0), tmp_path) and results._wanted(("busi", "dvc", 1), tmp_path)
+    assert not results._wanted(("busi", "dvc-as-published", 1), tmp_path), "one seed"
+    assert not results._wanted(("mnist-60k", "peer-DEC", 0), tmp_path), "peers run on 10,000"
+    assert not results._wanted(("busi", "sizes-kmeans", 0), tmp_path) and results._wanted(
+        ("archive", "sizes-kmeans", 0), tmp_path
+    )
+    assert len(set(ROWS)) == len(ROWS) and results.limit("mnist-60k") == 3 * results.limit("busi")
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if not name.startswith("archive")])
+def test_sets_are_as_documented(name: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "mnist-60k":
+        pytest.skip("the same file as mnist-10k")
+    monkeypatch.setenv("MEDSTRATA_DATA", str(data_dir))
+    found = SETS[name](0)
+    assert found.images.ndim in (4, 5) and found.images.shape[1] in (1, 3) and max(found.images.shape[2:]) <= 64
+    assert len(found.images) == len(found.labels) == len(found.groups)
+    if name == "mednist-imbalanced":
+        counts = np.bincount(found.labels)
+        assert counts.max() / counts.min() > 30
