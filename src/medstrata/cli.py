@@ -220,6 +220,25 @@ def report(out: Out, redo: Redo = False) -> None:
 
 
 @app.command()
+def export(
+    out: Out,
+    folders: Annotated[
+        Path, typer.Option("--folders", metavar="DIR", help="New folder: one sub-folder of links per cluster.")
+    ],
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking to them.")] = False,
+) -> None:
+    """Sort the files of a finished run into DIR/cluster-00, cluster-01, ..., rejected, with DIR/index.csv."""
+    from medstrata.pipeline.export import export_folders
+
+    with _session(out) as console:
+        found = export_folders(out, folders, copy, console.progress)
+        console.say(f"export: {found.placed} images placed")
+        for reason, count in found.left_out.items():
+            console.say(f"export: {count} images left where they are: {reason}")
+        print(folders)
+
+
+@app.command()
 def score(
     out: Out,
     labels: Annotated[

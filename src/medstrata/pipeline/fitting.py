@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from medstrata.errors import FitError, RunFolderError
+from medstrata.evidence.contradictions import COLUMNS, contradictions
 from medstrata.evidence.typicality import assignments_table, fit_reference
 from medstrata.images.plan import Plan
 from medstrata.learning.reading import read_clusters
@@ -120,10 +121,21 @@ def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None
     _write_array(out / "embeddings.npy", z)
     _write_array(out / "soft_assignments.npy", q)
     write_table(out / "assignments.parquet", table)
+    write_table(out / "contradictions.parquet", _contradictions(out, table, q))
     rejected = int((np.asarray(table["cluster"]) < 0).sum())
     sizes = np.bincount(np.asarray(table["nearest"]), minlength=q.shape[1])
     say(f"assign: {len(table)} images, sizes {', '.join(map(str, sizes))}; {rejected} rejected as unlike the rest")
     return {"rejected": rejected}
+
+
+def _contradictions(out: Path, assignments: pa.Table, q: Floats) -> pa.Table:
+    """Compare the headers of the catalog with the clusters."""
+    catalog = pq.read_table(out / "catalog.parquet", columns=["image_id", *COLUMNS])
+    row_of = {name: row for row, name in enumerate(catalog["image_id"].to_pylist())}
+    ids = assignments["image_id"].to_pylist()
+    rows = catalog.take([row_of[name] for name in ids])
+    headers = {column: [value or "" for value in rows[column].to_pylist()] for column in COLUMNS}
+    return contradictions(ids, q, headers, np.asarray(assignments["cluster"]))
 
 
 def _method_name(out: Path) -> str:

@@ -173,7 +173,7 @@ STAGES = (
     Stage("fit", ("model.safetensors", "model.json", "history.jsonl", "baselines.parquet"), _fit_inputs, _fit),
     Stage(
         "assign",
-        ("embeddings.npy", "soft_assignments.npy", "assignments.parquet"),
+        ("embeddings.npy", "soft_assignments.npy", "assignments.parquet", "contradictions.parquet"),
         lambda job: [job.folder.token("decode"), job.folder.token("fit")],
         _assign,
     ),

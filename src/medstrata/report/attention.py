@@ -37,6 +37,7 @@ def findings(facts: Facts, plan: dict[str, Any]) -> list[Finding]:
         *_manufacturers(facts),
         *_tiny(facts),
         *_baselines(facts),
+        *_contradictions(facts),
         *_margins(facts),
         *_left_out(facts),
     ]
@@ -133,6 +134,16 @@ def _baselines(facts: Facts) -> list[Finding]:
         "0 is chance. Without labels nobody can say which is right; compare the images below."
     )
     return [Finding("baselines", "Simple methods group these images differently", text)]
+
+
+def _contradictions(facts: Facts) -> list[Finding]:
+    if not facts.contradictions:
+        return []
+    text = (
+        f"The header of {things(facts.contradictions, facts.noun)} says another modality or body part than nearly all "
+        "images of the same cluster. Either the header is wrong or the image lies in a wrong cluster: see the list."
+    )
+    return [Finding("contradictions", "Headers that contradict their cluster", text)]
 
 
 def _margins(facts: Facts) -> list[Finding]:

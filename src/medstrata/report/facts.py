@@ -105,6 +105,7 @@ class Facts:
     decisions: list[Decision]
     scanner: list[tuple[Column, float]]
     agreements: list[Agreement]
+    contradictions: int  # header values that contradict the image's cluster
     phases: list[Phase]
 
     @property
@@ -139,6 +140,7 @@ def gather_facts(run: RunFolder) -> Facts:
         decisions=list_decisions(run.plan),
         scanner=associations(columns, labels),
         agreements=list_agreements(run, labels),
+        contradictions=0 if run.contradictions is None else len(run.contradictions),
         phases=read_phases(run.history),
     )
 

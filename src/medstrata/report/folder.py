@@ -57,6 +57,7 @@ class RunFolder:
     assignments: pa.Table
     embeddings: Array
     baselines: pa.Table | None
+    contradictions: pa.Table | None
     history: list[dict[str, Any]]
     model: dict[str, Any]
     run: dict[str, Any]
@@ -88,6 +89,7 @@ def read_run_folder(out: Path) -> RunFolder:
         assignments=_load(out / "assignments.parquet", pq.read_table),
         embeddings=_load(out / "embeddings.npy", _map_array),
         baselines=_optional(out / "baselines.parquet", pq.read_table),
+        contradictions=_optional(out / "contradictions.parquet", pq.read_table),
         history=_optional(out / "history.jsonl", _read_lines) or [],
         model=_optional(out / "model.json", _read_json) or {},
         run=_optional(out / "run.json", _read_json) or {},

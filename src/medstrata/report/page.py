@@ -13,6 +13,7 @@ from medstrata._version import __version__
 from medstrata.report import wording
 from medstrata.report.attention import findings, left_out_words
 from medstrata.report.cards import MOST_CARDS, make_cards
+from medstrata.report.doubted import list_doubted
 from medstrata.report.facts import ALL_MAPS, Facts, gather_facts, map_cautions
 from medstrata.report.figures import colour, embedding_maps, marker, shade, training_curves
 from medstrata.report.folder import RunFolder, read_run_folder
@@ -32,6 +33,7 @@ FILES = {
     "embeddings.npy": "the numbers by which the model describes each image",
     "assignments.parquet": "the cluster of each image and how sure it is",
     "soft_assignments.npy": "the probability of each cluster for each image",
+    "contradictions.parquet": "images whose header contradicts their cluster, most certain first",
     "baselines.parquet": "the clusters that simple methods find in the same images",
     "maps": "what mattered in the images, on the grids of their sources",
     "run.json": "times, versions and the stages that were run",
@@ -95,6 +97,7 @@ def render(run: RunFolder) -> str:
         cards=make_cards(run, facts),
         most_cards=MOST_CARDS,
         has_maps=run.maps is not None,
+        doubted=list_doubted(run),
         fit_warnings=[str(sentence) for sentence in run.model.get("warnings") or []],
         map_cautions=map_cautions(run.maps.summary if run.maps else {})[ALL_MAPS],
         files=[(name, text) for name, text in FILES.items() if (run.path / name).exists()],

@@ -1,0 +1,102 @@
+"""Folders of links per cluster: every image once, no name of a file or patient, what cannot be parted has a reason."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from command_line import medstrata
+from medstrata.errors import RunFolderError
+from medstrata.pipeline.export import export_folders
+
+
+def finished(tmp_path: Path, source: Path, files: dict[str, list[str]], clusters: list[int]) -> Path:
+    """Write what export reads of a run: ids, clusters, files."""
+    out = tmp_path / "out"
+    (out / "private").mkdir(parents=True)
+    (out / "private" / "input.json").write_text(json.dumps({"input": str(source)}))
+    rows = [{"image_id": image, "file": file} for image, names in files.items() for file in names]
+    pq.write_table(pa.Table.from_pylist(rows), out / "private" / "sources.parquet")
+    table = {"image_id": list(files), "cluster": pa.array(clusters, pa.int32())}
+    table |= {"probability": [0.9] * len(files), "margin": [0.8] * len(files)}
+    pq.write_table(pa.table(table), out / "assignments.parquet")
+    return out
+
+
+def archive(tmp_path: Path) -> tuple[Path, Path]:
+    source = tmp_path / "in"
+    (source / "Doe^Jane").mkdir(parents=True)
+    for name in ("Doe^Jane/scan1.dcm", "Doe^Jane/scan2.DCM", "Doe^Jane/a.b", "Doe^Jane/x.nii.gz", "Doe^Jane/many.png"):
+        (source / name).write_bytes(name.encode())
+    files = {
+        "aa": ["Doe^Jane/scan1.dcm", "Doe^Jane/scan2.DCM"],
+        "bb": ["Doe^Jane/a.b"],
+        "cc": ["Doe^Jane/x.nii.gz"],
+        "dd": ["Doe^Jane/many.png"],
+        "ee": ["Doe^Jane/many.png"],
+    }
+    return source, finished(tmp_path, source, files, [0, 1, -1, 0, 1])
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_every_image_stands_in_its_folder_or_has_a_reason(tmp_path: Path, copy: bool) -> None:
+    source, out = archive(tmp_path)
+    target = tmp_path / "sorted"
+    found = export_folders(out, target, copy)
+    assert (found.placed, found.left_out) == (3, {"its file holds other images too": 2})
+    places = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert places == {
+        "cluster-00/aa/0.dcm",
+        "cluster-00/aa/1.dcm",
+        "cluster-01/bb",
+        "rejected/cc.nii.gz",
+        "index.csv",
+    }
+    assert (target / "cluster-00/aa/1.dcm").read_bytes() == b"Doe^Jane/scan2.DCM"
+    assert (target / "cluster-01/bb").is_symlink() is not copy
+    text = (target / "index.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["folder"] for row in rows] == ["cluster-00", "cluster-01", "rejected", "cluster-00", "cluster-01"]
+    assert "Doe" not in text and not any("Doe" in place or "scan" in place for place in places)
+    assert len(list(source.rglob("*"))) == 6, "INPUT is as it was"
+
+
+def test_a_zip_is_copied_and_says_so(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as file:
+        file.writestr("one.png", b"1")
+    out = finished(tmp_path, tmp_path / "in.zip", {"aa": ["one.png"]}, [0])
+    with pytest.raises(RunFolderError, match="Add --copy"):
+        export_folders(out, tmp_path / "links")
+    export_folders(out, tmp_path / "copies", copy=True)
+    assert (tmp_path / "copies/cluster-00/aa.png").read_bytes() == b"1"
+
+
+def test_a_file_that_has_gone_costs_one_row(tmp_path: Path) -> None:
+    source, out = archive(tmp_path)
+    (source / "Doe^Jane/a.b").unlink()
+    found = export_folders(out, tmp_path / "sorted", copy=True)
+    assert found.placed == 2 and sum(found.left_out.values()) == 3
+
+
+def test_wrong_places_are_told(tmp_path: Path) -> None:
+    source, out = archive(tmp_path)
+    with pytest.raises(RunFolderError, match="not empty"):
+        export_folders(out, source)
+    with pytest.raises(RunFolderError, match="inside OUT"):
+        export_folders(out, out / "sorted")
+    with pytest.raises(RunFolderError, match="inside INPUT"):
+        export_folders(out, source / "sorted")
+    assert medstrata("export", tmp_path / "none", "--folders", tmp_path / "x").code == 1
+
+
+def test_command(tmp_path: Path) -> None:
+    _, out = archive(tmp_path)
+    answer = medstrata("export", out, "--folders", tmp_path / "sorted")
+    assert answer.code == 0 and "3 images placed" in answer.err and "2 images left where they are" in answer.err
+    assert answer.out.strip() == str(tmp_path / "sorted")
