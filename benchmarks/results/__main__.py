@@ -16,7 +16,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.results.rows import BASELINES, PAPERS, ROWS, fill
+from benchmarks.results.rows import BASELINES, PAPERS, ROWS, belongs, fill
 from benchmarks.results.sets import SETS
 from benchmarks.results.table import write_table
 from medstrata.run import write_json
@@ -49,12 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
         given.cells = QUICK / "cells"
     if not given.table:
         jobs = [(data, row, seed) for seed in given.seeds for row in given.rows for data in given.data]
+        wanted = [job for job in jobs if belongs(*job) and not path_of(given.cells, job).exists()]
         with ThreadPoolExecutor(given.workers) as pool:
-            list(
-                pool.map(
-                    lambda job: _in_a_process(job, given.cells), (job for job in jobs if _wanted(job, given.cells))
-                )
-            )
+            list(pool.map(lambda job: _in_a_process(job, given.cells), wanted))
     write_table(given.cells, document := QUICK / "results.md" if given.quick else DOCUMENT)
     print(document)
 
@@ -68,18 +65,6 @@ def path_of(cells: Path, job: Job) -> Path:
     """Where a cell stands."""
     data, row, seed = job
     return cells / data / f"{row}-{seed}.json"
-
-
-def _wanted(job: Job, cells: Path) -> bool:
-    """Whether a cell is missing and belongs into the table."""
-    data, row, seed = job
-    if row.endswith("-as-published") and seed > 0:
-        return False
-    if row == "sizes-kmeans" and not data.startswith("archive"):
-        return False
-    if row.startswith("peer-") and (data == "mnist-60k" or data.endswith("-3d")):
-        return False
-    return not path_of(cells, job).exists()
 
 
 def _in_a_process(job: Job, cells: Path) -> None:

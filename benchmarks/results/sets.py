@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.results.archive import balanced_counts, geometric_counts, size_features, write_archive
-from medstrata.images.planning import PlanOptions
+from benchmarks.results.archive import size_features
+from benchmarks.results.sharpness import matched
+from benchmarks.results.whole_run import archived
 from medstrata.pipeline.runner import run_stage
-from medstrata.pipeline.stages import Job
-from medstrata.run import RunFolder, read_json
+from medstrata.run import read_json
 from medstrata.simulation.study import Study, simulate_arrays
 
 DEVELOPED_ON = ("mnist-60k", "mnist-10k", "fashion", "mednist")
@@ -114,25 +114,23 @@ def _imbalanced(seed: int) -> Images:
     return full.take(np.sort(np.concatenate(chosen)))
 
 
+def _blurred() -> Images:
+    """PneumoniaMNIST after all images were blurred to one sharpness."""
+    found = _read("pneumoniamnist_trainval", None, "radiograph")
+    return replace(found, images=matched(found.images))
+
+
 def _archive(seed: int, balanced: bool) -> Images:
     """The 2-D medical sets as DICOM files, as ``medstrata run --goal categories`` scans, plans and decodes them."""
-    counts = balanced_counts() if balanced else geometric_counts(seed)
     with tempfile.TemporaryDirectory() as temporary:
-        source, out = Path(temporary, "archive"), Path(temporary, "out")
-        labels = write_archive(source, Path(temporary, "truth.csv"), data_folder(), counts, seed)
-        files = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
-        label_of = dict(zip(files, labels, strict=True))
-        sizes_of = dict(zip(files, size_features(source), strict=True))
-        options = PlanOptions(goal="categories", n_clusters=len(counts), include_burned_in=True)
+        written = archived(Path(temporary), data_folder(), balanced, seed)
         for stage in ("scan", "plan", "decode"):
-            run_stage(stage, Job(RunFolder(out), options), input_path=source if stage == "scan" else None)
-        file_of = {
-            row["image_id"]: row["file"] for row in pq.read_table(out / "private" / "sources.parquet").to_pylist()
-        }
-        names = [file_of[name] for name in pq.read_table(out / "images.parquet")["image_id"].to_pylist()]
-        pixels, plan = np.load(out / "pixels.npy"), read_json(out / "plan.json")
-    kinds = sorted(set(labels))
-    numbers = np.array([kinds.index(label_of[name]) for name in names])
+            run_stage(stage, written.job(), input_path=written.source if stage == "scan" else None)
+        names = written.files(pq.read_table(written.out / "images.parquet")["image_id"].to_pylist())
+        pixels, plan = np.load(written.out / "pixels.npy"), read_json(written.out / "plan.json")
+        sizes_of = dict(zip(sorted(written.kinds), size_features(written.source), strict=True))
+    kinds = sorted(set(written.kinds.values()))
+    numbers = np.array([kinds.index(written.kinds[name]) for name in names])
     sizes = np.array([sizes_of[name] for name in names])
     return Images(pixels, numbers, np.arange(len(numbers)), plan["augmentation"], sizes)
 
@@ -150,6 +148,7 @@ SETS: dict[str, Callable[[int], Images]] = {
     "mednist": lambda seed: _read("mednist", "file_index", "mixed"),
     "mednist-imbalanced": _imbalanced,
     "pneumonia": lambda seed: _read("pneumoniamnist_trainval", None, "radiograph"),
+    "pneumonia-blurred": lambda seed: _blurred(),
     "ham10000": lambda seed: _read("ham10000_64", "lesion", "skin"),
     "iq-oth": lambda seed: _read("iqoth_lungct", "file_index", "ct"),
     "acdc": lambda seed: _read("acdc_cine_sax", "patient", "mr"),

@@ -26,6 +26,8 @@ NAMES = {
     "pca-kmeans": "PCA + k-means",
     "pca-mixture": "PCA + GMM",
     "pixel-graph": "pixels, graph, Leiden",
+    "run": "**medstrata run** --goal categories, with its default method",
+    "sharpness-kmeans": "sharpness alone + k-means",
     "sizes-kmeans": "size, bits and padding of the files alone + k-means",
     "peer-UMAP+GMM": "UMAP + GMM (peer)",
     "peer-UMAP+HDBSCAN": "UMAP + HDBSCAN (peer; its own K)",
@@ -99,7 +101,7 @@ def _readings(cell: Cell) -> list[tuple[str, dict[str, float]]]:
     if not cell["finished"]:
         return [(f"{base}{', as published' if kind == 'as-published' else ''}", {})]
     scores = cell["scores"]
-    if cell["row"] in NAMES and name in ("pca", "pixel", "peer", "sizes"):
+    if cell["row"] in NAMES and name in ("pca", "pixel", "peer", "sizes", "sharpness", "run"):
         return [(base, next(iter(scores.values())) | _purity(scores, "3K"))]
     if kind == "as-published":
         return [(f"{base}, as published", scores["own"])]

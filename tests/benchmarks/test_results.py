@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from benchmarks.results import __main__ as results
 from benchmarks.results.generative import _flat, _spread
-from benchmarks.results.rows import ROWS, _named, method_for
+from benchmarks.results.rows import ROWS, _named, belongs, method_for
 from benchmarks.results.sets import SETS, Images, _groups, _smaller
+from benchmarks.results.sharpness import matched, sharpness
 from benchmarks.results.table import BEGIN, END, mean_and_spread, render, write_table
+from scipy.ndimage import gaussian_filter
 
 
 def images(count: int = 40) -> Images:
@@ -94,16 +96,31 @@ def test_document_is_kept_around_the_tables(tmp_path: Path) -> None:
         assert text.count("DVC, own") == 1
 
 
-def test_cells_that_are_there_and_rows_that_do_not_belong_are_skipped(tmp_path: Path) -> None:
-    (tmp_path / "busi").mkdir()
-    (tmp_path / "busi" / "dvc-0.json").write_text("{}")
-    assert not results._wanted(("busi", "dvc", 0), tmp_path) and results._wanted(("busi", "dvc", 1), tmp_path)
-    assert not results._wanted(("busi", "dvc-as-published", 1), tmp_path), "one seed"
-    assert not results._wanted(("mnist-60k", "peer-DEC", 0), tmp_path), "peers run on 10,000"
-    assert not results._wanted(("busi", "sizes-kmeans", 0), tmp_path) and results._wanted(
-        ("archive", "sizes-kmeans", 0), tmp_path
-    )
+def test_rows_that_do_not_belong_are_left_out() -> None:
+    assert belongs("busi", "dvc", 2) and not belongs("busi", "dvc-as-published", 1), "one seed"
+    assert not belongs("mnist-60k", "peer-DEC", 0), "peers run on 10,000"
+    assert belongs("archive", "sizes-kmeans", 0) and not belongs("busi", "sizes-kmeans", 0)
+    assert belongs("pneumonia-blurred", "sharpness-kmeans", 0) and not belongs("busi", "sharpness-kmeans", 0)
     assert len(set(ROWS)) == len(ROWS) and results.limit("mnist-60k") == 3 * results.limit("busi")
+
+
+def test_cells_that_are_there_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, int]] = []
+    monkeypatch.setattr(results, "_in_a_process", lambda job, cells: asked.append(job))
+    monkeypatch.setattr(results, "DOCUMENT", tmp_path / "results.md")
+    file = results.path_of(tmp_path / "cells", ("busi", "dvc", 0))
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(cell("dvc", 0, 0.5)))
+    results.main(["--data", "busi", "--rows", "dvc", "--seeds", "0", "1", "--cells", str(tmp_path / "cells")])
+    assert asked == [("busi", "dvc", 1)] and "DVC, own" in (tmp_path / "results.md").read_text()
+
+
+def test_blurring_matches_sharpness() -> None:
+    chance = np.random.default_rng(0)
+    rough = chance.normal(100, 20, (20, 1, 28, 28))
+    rough[10:] = gaussian_filter(rough[10:], (0, 0, 2, 2))
+    assert sharpness(rough)[:10].min() > 2 * sharpness(rough)[10:].max()
+    assert sharpness(matched(rough)).max() < 1.1 * sharpness(rough)[10:].max()
 
 
 @pytest.mark.parametrize("name", [name for name in SETS if not name.startswith("archive")])
