@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -127,3 +130,25 @@ def test_disagreement_of_equal_and_unrelated_runs() -> None:
     one = [0, 0, 1, 1, 2, 2] * 50
     assert disagreement([one, [2 - label for label in one]]) == pytest.approx(0)
     assert disagreement([one, np.random.default_rng(0).integers(0, 3, 300).tolist()]) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.slow
+def test_a_million_embeddings_are_read_in_bounded_memory() -> None:
+    """128 MB of embeddings; what is added stays below 2.5 GB, and every image is in its planted group."""
+    code = """
+import resource, torch
+from medstrata.learning.reading import read_clusters
+chance = torch.Generator().manual_seed(0)
+truth = torch.randint(5, (1_000_000,), generator=chance)
+z = torch.randn(1_000_000, 32, generator=chance) + 6 * torch.eye(5, 32)[truth]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+reader = read_clusters(z, "graph", 5, 0).reader
+labels = torch.cat([reader(part).argmax(1) for part in z.split(1 << 14)])
+pairs = len(torch.unique(truth * 5 + labels))
+print(pairs, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+right = torch.stack([torch.bincount(labels[truth == k], minlength=5).max() for k in range(5)]).sum() / 1e6
+print(float(right))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert int(answer[1]) < 2500, f"{answer[1]} MB"
+    assert float(answer[2]) > 0.99
