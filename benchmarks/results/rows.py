@@ -135,10 +135,10 @@ def _trained(images: Images, name: str, kind: str, seed: int) -> Cell:
     seconds = time.process_time() - started
     facts: Cell = {"epochs": len(model.history_), "reading": model.reading_, "warnings": model.warnings_}
     z = torch.from_numpy(model.transform(images.images)).to(model.device_)
-    scores = readings(model, z, images, seed)
     facts["label-free"] = label_free(images.images, z, model.labels_)
     if name in generative.GENERATIVE:
         facts["generative"] = generative.measure(model, images.images, seed)
+    scores = readings(model, z, images, seed)  # last: other readings number the clusters that are sampled anew
     return {"cpu_seconds": seconds, "finished": True, "scores": scores, **facts}
 
 
