@@ -5,10 +5,15 @@
 Names are imported when they are first used, so that ``import medstrata`` is quick and loads no torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from medstrata._version import __version__
+
+# Read by OpenMP when torch loads it, so it must stand before any import of torch: idle threads sleep instead of
+# spinning, which on a busy machine costs many times the processor time for nothing.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from medstrata.errors import MedstrataError

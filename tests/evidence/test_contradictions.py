@@ -54,7 +54,8 @@ def test_shares_are_the_written_formula() -> None:
             naive = 0.0
             for k in range(3):
                 others = [j for j in range(8) if j != i and codes[j] >= 0]
-                naive += q[i, k] * sum(q[j, k] for j in others if codes[j] == v) / sum(q[j, k] for j in others)
+                same, all_ = sum(q[j, k] for j in others if codes[j] == v), sum(q[j, k] for j in others)
+                naive += q[i, k] * (1 / 3 + same) / (1 + all_)
             assert found[i, v] == pytest.approx(naive, abs=1e-6)
 
 
@@ -68,8 +69,11 @@ def test_order_of_images_does_not_matter_and_certainty_is_a_share(count: int, k:
     table = contradictions(ids, q, {"modality": values}, clusters)
     turn = chance.permutation(count)
     turned = contradictions([ids[t] for t in turn], q[turn], {"modality": [values[t] for t in turn]}, clusters[turn])
-    assert sorted(turned["image_id"].to_pylist()) == sorted(table["image_id"].to_pylist())
-    assert all(0 <= value <= 1 for value in table["certainty"].to_pylist())
+    before, after = ({row.pop("image_id"): row for row in one.to_pylist()} for one in (table, turned))
+    assert before.keys() == after.keys()
+    for name, row in before.items():
+        assert 0 <= row["certainty"] <= 1 and after[name].pop("certainty") == pytest.approx(row.pop("certainty"))
+        assert after[name] == row
 
 
 def test_nothing_to_say_of_one_image_or_without_headers() -> None:
@@ -84,3 +88,17 @@ def test_rejected_images_are_not_listed() -> None:
     ids = [str(row) for row in range(10)]
     assert len(contradictions(ids, np.ones((10, 1), np.float32), {"modality": values}, clusters)) == 0
     assert len(contradictions(ids, np.ones((10, 1), np.float32), {"modality": values}, np.zeros(10, np.int32))) == 1
+
+
+def test_a_few_images_are_no_majority_and_many_are_surer_than_some() -> None:
+    """Two images that disagree say nothing of each other; a lone other value counts more the larger its cluster."""
+
+    def certainty(agreeing: int) -> list[float]:
+        values = ["MR"] + ["CT"] * agreeing
+        ids, q = [str(row) for row in range(len(values))], np.ones((len(values), 1), np.float32)
+        return contradictions(ids, q, {"modality": values}, np.zeros(len(values), np.int32))["certainty"].to_pylist()
+
+    assert certainty(1) == []
+    found = [certainty(agreeing) for agreeing in (4, 20, 200)]
+    assert [len(one) for one in found] == [1, 1, 1] and found[0] < found[1] < found[2]
+    assert found[0][0] == pytest.approx((4 + 1 / 2) / 5 - (1 / 2) / 5)

@@ -73,15 +73,56 @@ def test_a_zip_is_copied_and_says_so(tmp_path: Path) -> None:
     out = finished(tmp_path, tmp_path / "in.zip", {"aa": ["one.png"]}, [0])
     with pytest.raises(RunFolderError, match="Add --copy"):
         export_folders(out, tmp_path / "links")
-    export_folders(out, tmp_path / "copies", copy=True)
-    assert (tmp_path / "copies/cluster-00/aa.png").read_bytes() == b"1"
+    export_folders(out, tmp_path / "links", copy=True)  # the same place, as the message says
+    assert (tmp_path / "links/cluster-00/aa.png").read_bytes() == b"1"
 
 
-def test_a_file_that_has_gone_costs_one_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_file_that_has_gone_costs_one_row(tmp_path: Path, copy: bool) -> None:
+    """No link leads nowhere, and of a series that is not whole nothing is placed."""
     source, out = archive(tmp_path)
     (source / "Doe^Jane/a.b").unlink()
-    found = export_folders(out, tmp_path / "sorted", copy=True)
-    assert found.placed == 2 and sum(found.left_out.values()) == 3
+    (source / "Doe^Jane/scan2.DCM").unlink()
+    found = export_folders(out, tmp_path / "sorted", copy)
+    assert found.placed == 1 and sum(found.left_out.values()) == 4
+    files = {str(path.relative_to(tmp_path / "sorted")) for path in (tmp_path / "sorted").rglob("*.*")}
+    assert files == {"rejected/cc.nii.gz", "index.csv"}
+
+
+def test_an_image_whose_file_is_not_known_has_its_own_reason(tmp_path: Path) -> None:
+    _, out = archive(tmp_path)
+    sources = pq.read_table(out / "private" / "sources.parquet")
+    pq.write_table(sources.slice(2), out / "private" / "sources.parquet")
+    assert export_folders(out, tmp_path / "sorted").left_out["the run no longer knows its file"] == 1
+
+
+def test_no_links_on_this_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, out = archive(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("medstrata.pipeline.export.os.symlink", refuse)
+    answer = medstrata("export", out, "--folders", tmp_path / "sorted")
+    assert answer.code == 1 and "takes no symbolic links" in answer.sentence and "--copy" in answer.sentence
+    assert not list((tmp_path / "sorted").iterdir())
+    assert medstrata("export", out, "--folders", tmp_path / "sorted", "--copy").code == 0
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_what_is_stopped_leaves_nothing(tmp_path: Path, stop_at: int) -> None:
+    source, out = archive(tmp_path)
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_folders(out, tmp_path / "sorted", progress=stop)
+    assert not list((tmp_path / "sorted").iterdir())
+    assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before, "links, not files, go"
+    assert export_folders(out, tmp_path / "sorted").placed == 3
 
 
 def test_wrong_places_are_told(tmp_path: Path) -> None:

@@ -49,11 +49,15 @@ def contradictions(
     """
     found: list[dict[str, object]] = []
     for column, values in headers.items():
-        names, codes = np.unique(np.asarray(values, dtype=str), return_inverse=True)
-        like = shares(q, np.where(names[codes] == "", -1, codes), len(names))
+        text = np.asarray(values, dtype=str)
+        names = np.unique(text[text != ""])
+        if not len(names):
+            continue
+        codes = np.where(text == "", -1, np.searchsorted(names, text))
+        like = shares(q, codes, len(names))
         usual, rows = like.argmax(1), np.arange(len(codes))
         most, own = like[rows, usual], like[rows, codes]
-        listed = (names[codes] != "") & (usual != codes) & (most >= MAJORITY) & (clusters >= 0)
+        listed = (codes >= 0) & (usual != codes) & (most >= MAJORITY) & (clusters >= 0)
         found += [
             {
                 "image_id": image_ids[row],
@@ -73,8 +77,10 @@ def shares(q: NDArray[np.float32], codes: NDArray[np.int64], count: int) -> NDAr
     """Return for each image the shares (M, V) of the values among the images like it.
 
     Image i weighs cluster k by q_ik; in cluster k value v has the share of the others j that state a value
-        sum_(j != i) q_jk [v_j = v] / sum_(j != i) q_jk [v_j known].
-    ``codes`` (M,) are the numbers of the values, -1 for none. An image without any like it gets zeros.
+        (1 / V + sum_(j != i) q_jk [v_j = v]) / (1 + sum_(j != i) q_jk [v_j known]),
+    its expectation under a Dirichlet(1 / V, ..., 1 / V) prior: as if one further image stated every value alike, so
+    that one or two neighbours alone are no majority. ``codes`` (M,) are the numbers of the V = ``count`` values, -1 for
+    none. An image without any like it gets 1 / V everywhere.
     """
     q = np.asarray(q, np.float64)
     stated = np.zeros((len(codes), count))
@@ -83,6 +89,5 @@ def shares(q: NDArray[np.float32], codes: NDArray[np.int64], count: int) -> NDAr
     result = np.zeros((len(codes), count))
     for cluster, weights in enumerate(q.T):  # by cluster: (M, V) at once, never (M, K, V)
         others = totals[cluster] - weights[:, None] * stated
-        known = others.sum(1, keepdims=True)
-        result += weights[:, None] * np.divide(others, known, out=np.zeros_like(others), where=known > 1e-9)
+        result += weights[:, None] * (others + 1 / count) / (others.sum(1, keepdims=True) + 1)
     return result.clip(0, 1)

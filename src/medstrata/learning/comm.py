@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# Read by OpenMP when torch loads it: idle threads sleep instead of spinning, which on a busy machine costs up to three
-# times the processor time for nothing.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import torch
 
 from medstrata.errors import FitError

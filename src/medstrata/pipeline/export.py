@@ -37,22 +37,27 @@ def export_folders(out: Path, target: Path, copy: bool = False, progress: Progre
 
     Each image becomes a symbolic link to its file, or with ``copy`` a copy; a series of files becomes a folder of them.
     Images that share one file with others (an array, several images in one file) cannot be parted: ``index.csv`` says
-    so. ``index.csv`` has one row per image of the run: image_id, folder, name, probability, margin, reason.
+    so. ``index.csv`` has one row per image of the run: image_id, folder, name, probability, margin, reason. What fails
+    or is stopped takes back what it made, so that the same command can be given again.
+
+    No name in ``target`` tells a patient, but a link leads to the original path and a copy is the original file.
 
     Raises
     ------
     RunFolderError : the run is not finished or its ``private/`` is gone; ``target`` is not empty, lies inside INPUT or
-        OUT, or cannot be written
+        OUT, takes no links, or cannot be written; INPUT is a zip and ``copy`` is not given
     InputError : INPUT is gone
     """
     if not (out / "assignments.parquet").exists():
         raise RunFolderError(f"{out} holds no assignments yet. Run: medstrata run INPUT OUT")
     source = source_of(RunFolder(out))
     _check_target(target, out, source.path)
+    if source.kind == "zip" and not copy:
+        raise RunFolderError("INPUT is a zip, and nothing can link into a zip. Add --copy.")
     rows = pq.read_table(out / "assignments.parquet").to_pylist()
     files = _files(out)
     shared = Counter(name for names in files.values() for name in set(names))
-    entries = []
+    entries: list[dict[str, Any]] = []
     try:
         target.mkdir(parents=True, exist_ok=True)
         for number, row in enumerate(rows, start=1):
@@ -62,8 +67,12 @@ def export_folders(out: Path, target: Path, copy: bool = False, progress: Progre
             writer = csv.DictWriter(file, ["image_id", "folder", "name", "probability", "margin", "reason"])
             writer.writeheader()
             writer.writerows(entries)
-    except OSError as error:
-        raise folder_error(error, target) from error
+    except BaseException as error:
+        for folder in {_folder(row) for row in rows}:
+            shutil.rmtree(target / folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise folder_error(error, target) from error
+        raise
     reasons = Counter(entry["reason"] for entry in entries if entry["reason"])
     return Exported(len(entries) - reasons.total(), dict(reasons))
 
@@ -86,15 +95,21 @@ def _files(out: Path) -> dict[str, list[str]]:
     return {image_id: list(names) for image_id, names in found.items()}
 
 
+def _folder(row: dict[str, Any]) -> str:
+    return REJECTED if row["cluster"] < 0 else f"cluster-{row['cluster']:02d}"
+
+
 def _place(
     row: dict[str, Any], names: Sequence[str], shared: Counter[str], source: Source, target: Path, copy: bool
 ) -> dict[str, Any]:
     """Place one image and return its row of index.csv."""
-    folder = REJECTED if row["cluster"] < 0 else f"cluster-{row['cluster']:02d}"
+    folder = _folder(row)
     name = row["image_id"] + (_suffix(names[0]) if len(names) == 1 else "")
     entry = {"image_id": row["image_id"], "folder": folder, "name": name}
     entry |= {"probability": f"{row['probability']:.4f}", "margin": f"{row['margin']:.4f}"}
-    if not names or any(shared[file] > 1 for file in names):
+    if not names:
+        return entry | {"name": "", "reason": "the run no longer knows its file"}
+    if any(shared[file] > 1 for file in names):
         return entry | {"name": "", "reason": "its file holds other images too"}
     (target / folder).mkdir(exist_ok=True)
     place = target / folder / name
@@ -107,6 +122,7 @@ def _place(
             for number, file in enumerate(names):
                 _link(source, file, place / f"{number:0{digits}d}{_suffix(file)}", copy)
     except FileProblem as problem:
+        shutil.rmtree(place, ignore_errors=True)  # a series is placed whole or not at all
         return entry | {"name": "", "reason": problem.sentence}
     return entry | {"reason": ""}
 
@@ -116,8 +132,8 @@ def _link(source: Source, name: str, place: Path, copy: bool) -> None:
     if copy:
         with atomic(place) as part, source.open(name) as old, open(part, "wb") as new:
             shutil.copyfileobj(old, new)
-    elif local is None:
-        raise RunFolderError("INPUT is a zip, and nothing can link into a zip. Add --copy.")
+    elif local is None or not local.exists():
+        raise source.explain(FileNotFoundError())
     else:
         try:
             os.symlink(local.resolve(), place)
