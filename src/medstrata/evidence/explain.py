@@ -24,8 +24,8 @@ RULE = "Cluster activation map (Ryan et al., J. Med. Imaging 2022)"
 HARDLY_MATTERS = 0.99
 """Above this correlation with the maps of equal weights a caution is written."""
 
-AVERAGED = 256
-"""A cluster's map is the mean over all its members, or over so many drawn at random where there are more."""
+AVERAGED, MASKED = 256, 16_384
+"""A cluster's map is the mean over at most 256 of its members, or as many as make 16,384 masked images (channels)."""
 
 IMAGES_AT_ONCE = 16
 
@@ -75,11 +75,13 @@ def explain(out: Path, model: Explainable, maps_per_cluster: int, progress: Prog
     pixels = _read(out / "pixels.npy", lambda path: np.load(path, mmap_mode="r"))
     k = _read(out / "soft_assignments.npy", lambda path: np.load(path, mmap_mode="r")).shape[1]
     assignments = _read(out / "assignments.parquet", pq.read_table)
-    chosen = choose(assignments, images, maps_per_cluster, _with_text(out))
+    channels = model.feature_maps(model.tensor(pixels[:1])).shape[1]
+    averaged = min(AVERAGED, max(1, MASKED // channels))
+    chosen = choose(assignments, images, maps_per_cluster, averaged, _with_text(out))
     folder = out / "maps"
     findings = Findings([], [], np.zeros((k, *pixels.shape[2:]), dtype=np.float32))
     try:
-        _clear(folder)
+        clear(folder)
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as store:
             for one, activation in _compute(model, pixels, chosen, findings, progress):
@@ -96,12 +98,6 @@ def explain(out: Path, model: Explainable, maps_per_cluster: int, progress: Prog
     return summary
 
 
-def no_maps(out: Path) -> None:
-    """Take away the maps of an earlier model: the present one has none."""
-    _clear(out / "maps")
-    write_json(out / "maps" / "summary.json", {})
-
-
 def _with_text(out: Path) -> set[str]:
     """Images whose header says that text is burned into them: their pixels are never shown."""
     if not (out / "catalog.parquet").exists():
@@ -112,10 +108,12 @@ def _with_text(out: Path) -> set[str]:
     }
 
 
-def choose(assignments: pa.Table, images: pa.Table, per_cluster: int, hidden: Collection[str] = ()) -> list[Explained]:
+def choose(
+    assignments: pa.Table, images: pa.Table, per_cluster: int, averaged: int = AVERAGED, hidden: Collection[str] = ()
+) -> list[Explained]:
     """Return what is explained of each cluster, most typical first; rejected images are not.
 
-    Shown are the ``per_cluster`` most typical images; averaged are all, or ``AVERAGED`` drawn at random. ``hidden``
+    Shown are the ``per_cluster`` most typical images; averaged are all, or ``averaged`` drawn at random. ``hidden``
     ones are neither: the mean of a small cluster would show what is burned into them.
     """
     rows: dict[str, list[int]] = {}
@@ -127,16 +125,16 @@ def choose(assignments: pa.Table, images: pa.Table, per_cluster: int, hidden: Co
     for cluster in np.unique(clusters[clusters >= 0]).tolist():
         members = [index for index in order[clusters[order] == cluster].tolist() if names[index] not in hidden]
         shown = set(members[:per_cluster])
-        drawn = np.random.default_rng(cluster).permutation(len(members))[:AVERAGED]
-        averaged = {members[index] for index in drawn.tolist()}
-        wanted = shown | averaged
+        drawn = np.random.default_rng(cluster).permutation(len(members))[:averaged]
+        in_mean = {members[index] for index in drawn.tolist()}
+        wanted = shown | in_mean
         for index in filter(wanted.__contains__, members):
             own = rows.get(names[index])
             if own is None:
                 raise RunFolderError("assignments.parquet holds an image that images.parquet does not. Redo assign.")
             middle = own[len(own) // 2]
             geometry = images.slice(middle, 1).to_pylist()[0]
-            found.append(Explained(names[index], cluster, middle, geometry, index in shown, index in averaged))
+            found.append(Explained(names[index], cluster, middle, geometry, index in shown, index in in_mean))
     return found
 
 
@@ -304,7 +302,7 @@ def _caution(means: dict[str, Any], scale: float) -> str:
     )
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
     """Remove the maps of an earlier run, the index first: without it, nothing counts as a map."""
     for pattern in ("index.parquet", "summary.json", "*.npy", "image_*.*", "cluster_*.*"):
         for file in folder.glob(pattern):

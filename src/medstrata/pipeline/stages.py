@@ -147,13 +147,14 @@ def _assign(job: Job) -> dict[str, Any]:
 
 
 def _explain(job: Job) -> dict[str, Any]:
-    from medstrata.evidence.explain import explain, no_maps
+    from medstrata.evidence.explain import clear, explain
     from medstrata.methods.files import load
 
     model = load(job.path, job.device)
     if not model.has_maps:
         job.say("explain: this method has no feature maps, so there are no activation maps")
-        no_maps(job.path)
+        clear(job.path / "maps")
+        write_json(job.path / "maps" / "summary.json", {})
     else:
         explain(job.path, model, job.plan().maps_per_cluster, job.progress)
     return {}
