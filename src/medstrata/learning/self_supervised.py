@@ -25,7 +25,8 @@ from medstrata.learning.graph import neighbours
 
 BETA = 0.6
 HEADS = 4
-STEPS = 1000
+STEPS = (200, 1000)  # fewest and most
+PASSES = 100  # over the vectors, within these bounds
 BATCH = 512
 NEIGHBOURS = 20
 TEACHER = 0.99  # what the teacher keeps of itself at each step
@@ -56,9 +57,10 @@ def _learn(head: Any, directions: torch.Tensor, near: torch.Tensor, chance: torc
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=1e-4)
     prior: torch.Tensor | None = None
     recent = 0.0
-    for _ in range(STEPS):
-        index = torch.randint(len(near), (BATCH,), generator=chance)
-        other = near[index, torch.randint(near.shape[1], (BATCH,), generator=chance)]
+    batch = min(BATCH, len(near))
+    for _ in range(min(max(PASSES * len(near) // batch, STEPS[0]), STEPS[1])):
+        index = torch.randint(len(near), (batch,), generator=chance)
+        other = near[index, torch.randint(near.shape[1], (batch,), generator=chance)]
         x, y = directions[index.to(directions.device)], directions[other.to(directions.device)]
         with torch.no_grad():
             taught_x, taught_y = (torch.log_softmax(teacher.logits(v), 1) for v in (x, y))

@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 from medstrata.errors import FitError
 from medstrata.learning.batches import Images
 from medstrata.learning.fitting import Fit
+from medstrata.learning.nets import Architecture
 from medstrata.learning.reading import disagreement
 from medstrata.learning.train import Training
 from medstrata.methods.deepmcat import DeepMCAT
@@ -35,7 +36,7 @@ class Fusion(ClusteringMethod):
     n_clusters : number of clusters K, or "auto"
     runs : how many, at least 1
     assignment : "graph", the only one
-    training : of each run
+    architecture, training : of each run
     random_state : seed
     device : "auto", "cpu", "cuda", ...
     """
@@ -47,6 +48,7 @@ class Fusion(ClusteringMethod):
         n_clusters: int | str = 8,
         runs: int = 2,
         assignment: str = "graph",
+        architecture: Architecture = DeepMCAT().architecture,  # noqa: B008 - frozen
         training: Training = DeepMCAT().training,  # noqa: B008 - frozen
         random_state: int = 0,
         device: str = "auto",
@@ -54,6 +56,7 @@ class Fusion(ClusteringMethod):
         self.n_clusters = n_clusters
         self.runs = runs
         self.assignment = assignment
+        self.architecture = architecture
         self.training = training
         self.random_state = random_state
         self.device = device
@@ -63,8 +66,8 @@ class Fusion(ClusteringMethod):
             raise FitError(f"runs is {self.runs}, but must be at least 1.")
         self._members = []
         for seed in range(self.random_state * self.runs, (self.random_state + 1) * self.runs):
-            member = DeepMCAT(self.n_clusters, training=self.training, device=self.device)
-            member.set_params(random_state=seed)._prepare(image_shape, self.preprocessing_)
+            member = DeepMCAT(self.n_clusters, architecture=self.architecture, training=self.training)
+            member.set_params(random_state=seed, device=self.device)._prepare(image_shape, self.preprocessing_)
             self._members.append(member)
         return nn.ModuleList(member.network_ for member in self._members)
 
