@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +76,7 @@ def _in_a_process(job: Job, cells: Path) -> None:
     ended = subprocess.run(
         ["/bin/sh", "-c", limited, "sh", *command], env=environment, capture_output=True, text=True, check=False
     )
-    if ended.returncode < 0:
+    if ended.returncode == -signal.SIGXCPU:  # over its limit; killed otherwise it is only missing
         _write(cells, {"data": data, "row": row, "seed": seed, "finished": False, "scores": {}})
     elif ended.returncode:
         print(ended.stderr, file=sys.stderr)
