@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -52,3 +54,12 @@ def test_first_bad_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     x[7, 0, 1, 1] = np.nan
     with pytest.raises(FitError, match="Image 7"):
         measure(x, "centred")
+
+
+def test_read_only_memory_maps_give_no_warning(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((4, 1, 8, 8)).astype(np.float32))
+    images = as_images(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    x = measure(images, "scaled")(images[:2], torch.device("cpu"))
+    before = np.array(images[:2])
+    x.zero_()
+    assert np.array_equal(images[:2], before)

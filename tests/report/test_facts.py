@@ -185,3 +185,13 @@ def test_burned_in_images_in_the_plan_are_a_warning(tmp_path: Path) -> None:
     plan = json.loads((out / "plan.json").read_text())
     (out / "plan.json").write_text(json.dumps(plan | {"include_burned_in": True}))
     assert kinds(out)["burned_in"].serious
+
+
+def test_runs_that_disagree_are_told(tmp_path: Path) -> None:
+    out = run_folder.write_run_folder(tmp_path / "out", run_folder.planted_2d((40, 40, 40)))
+    for disagreement, serious in ((0.05, None), (0.3, False), (0.6, True)):
+        values = {"method": "auto", "warnings": [], "reading": {"disagreement": disagreement}}
+        (out / "model.json").write_text(json.dumps(values))
+        found = kinds(out).get("disagreement")
+        assert (None if found is None else found.serious) is serious
+        assert found is None or "matter of chance" in found.title

@@ -63,7 +63,7 @@ class Preprocessing:
 
     def __call__(self, block: Images, device: torch.device) -> torch.Tensor:
         """Return float32 ``(n, C, ...)`` on ``device``."""
-        x = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32)).to(device)
+        x = torch.from_numpy(np.array(block, dtype=np.float32)).to(device)
         if self.background is not None:
             x = torch.where(x == 0, self.background, x)
         return x.sub(self.offset.to(device)).div_(self.scale)

@@ -16,6 +16,7 @@ FOLLOWS_SCANNER = 0.3
 LITTLE_AGREEMENT = 0.3
 LOW_MARGIN, LOW_MARGIN_SHARE = 0.1, 0.25
 MANY_LEFT_OUT = MANY_REJECTED = 0.1
+DISAGREEMENT = 0.2
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def findings(facts: Facts, plan: dict[str, Any]) -> list[Finding]:
     found = [
         *_privacy(plan),
         *_collapse(facts),
+        *_disagreement(facts),
         *_scanner(facts, plan),
         *_manufacturers(facts),
         *_tiny(facts),
@@ -72,6 +74,18 @@ def _collapse(facts: Facts) -> list[Finding]:
         )
         found.append(Finding("collapse", "Almost everything is in one cluster", text, serious=True))
     return found
+
+
+def _disagreement(facts: Facts) -> list[Finding]:
+    if facts.disagreement is None or facts.disagreement < DISAGREEMENT:
+        return []
+    text = (
+        "The method was run several times from other random numbers, and the runs do not find the same clusters: their "
+        f"agreement (adjusted Rand index) is {number(1 - facts.disagreement)}, where 1 is identical and 0 is chance. "
+        "Another seed would give other clusters. Try another number of clusters, or take these as one view of several."
+    )
+    serious = facts.disagreement > 2 * DISAGREEMENT
+    return [Finding("disagreement", "The clusters are partly a matter of chance", text, serious=serious)]
 
 
 def _scanner(facts: Facts, plan: dict[str, Any]) -> list[Finding]:

@@ -105,6 +105,7 @@ class Facts:
     decisions: list[Decision]
     scanner: list[tuple[Column, float]]
     agreements: list[Agreement]
+    disagreement: float | None  # of the runs that were fused: 1 - mean adjusted Rand index
     contradictions: int  # header values that contradict the image's cluster
     phases: list[Phase]
 
@@ -140,6 +141,7 @@ def gather_facts(run: RunFolder) -> Facts:
         decisions=list_decisions(run.plan),
         scanner=associations(columns, labels),
         agreements=list_agreements(run, labels),
+        disagreement=run.model.get("reading", {}).get("disagreement"),
         contradictions=0 if run.contradictions is None else len(run.contradictions),
         phases=read_phases(run.history),
     )
