@@ -175,7 +175,7 @@ class DeepMCAT(ClusteringMethod):
             with torch.no_grad():
                 bank = torch.cat([self.network_.project(part) for part in h.split(1 << 14)])
             sizes = torch.tensor([min(times * n_clusters, len(h)) for times in self.prototypes])
-            waiting = torch.zeros(len(h), dtype=torch.int64)
+            waiting = torch.zeros(len(h), dtype=torch.int64, device=h.device)
             fit.kept |= {"bank": bank, "seen": torch.zeros_like(bank), "waiting": waiting, "sizes": sizes}
 
         warm_up = self.training.warmup_length(len(images))
@@ -223,7 +223,7 @@ class DeepMCAT(ClusteringMethod):
         kept = fit.kept
         drawn = kept["seen"].square().sum(1) > 0
         kept["bank"] = torch.where(drawn[:, None], normalize(kept["seen"]), kept["bank"])
-        kept["waiting"] = torch.where(drawn.cpu(), 0, kept["waiting"] + 1)
+        kept["waiting"] = torch.where(drawn, 0, kept["waiting"] + 1)
         kept["seen"] = torch.zeros_like(kept["seen"])
         if epoch % self.training.target_interval:
             return {}
@@ -251,7 +251,7 @@ def uniform_order(labels: torch.Tensor, waiting: torch.Tensor, chance: torch.Gen
     Of a pseudo-label with more images than its share, those that have waited longest (``waiting`` (N,), epochs) come;
     of one with fewer, all come several times.
     """
-    labels = labels.cpu()
+    labels, waiting = labels.cpu(), waiting.cpu()
     head = int(torch.randint(labels.shape[1], (1,), generator=chance))
     turn = torch.randperm(len(labels), generator=chance)
     turn = turn[waiting[turn].argsort(descending=True, stable=True)]
