@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dicom_factory import dataset, save, straight, write_series
 from PIL import Image
 from pydicom.uid import SecondaryCaptureImageStorage, UltrasoundImageStorage
 
 from command_line import Answer, images, medstrata, write_array
+from dicom_factory import dataset, save, straight, write_series
 
 
 def run(source: Path, out: Path, *options: object) -> Answer:

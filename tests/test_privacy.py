@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_factory import dataset, save, straight, write_series
 
 from command_line import medstrata
+from dicom_factory import dataset, save, straight, write_series
 
 NAME, PATIENT, DATE, FOLDER = "Zzyzxowa^Planted", "PLANTED-4711", "19431224", "mrs_zzyzxowa_1943"
 UID = "1.2.826.0.1.3680043.8.498.470047"

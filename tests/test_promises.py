@@ -13,8 +13,8 @@ import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from benchmarks import demo
 
+from benchmarks import demo
 from command_line import medstrata
 from medstrata.evidence.metrics import score
 from medstrata.simulation.study import Study, simulate_study
@@ -60,14 +60,14 @@ def test_phantom_study_from_dicom_to_report(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.promise
 @pytest.mark.timeout(1200)
 def test_mednist_is_sorted_better_than_by_pca(data_dir: Path, tmp_path: Path) -> None:
-    """A third of MedNIST, as an array: above PCA + k-means, without labels reaching the fit."""
+    """A fifth of MedNIST, as an array: above PCA + k-means, without labels reaching the fit."""
     stored = np.load(data_dir / "mednist.npz")
-    np.savez(tmp_path / "part.npz", images=stored["images"][::3], labels=stored["labels"][::3])
+    np.savez(tmp_path / "part.npz", images=stored["images"][::5], labels=stored["labels"][::5])
     answer = medstrata("run", tmp_path / "part.npz", tmp_path / "out", "--clusters", 6, "--seed", 0)
     assert answer.code == 0, answer.err
     clusters = np.asarray(pq.read_table(tmp_path / "out" / "assignments.parquet")["nearest"])
     simple = np.asarray(pq.read_table(tmp_path / "out" / "baselines.parquet")["pca_kmeans"])
-    ours, theirs = (score(stored["labels"][::3], labels) for labels in (clusters, simple))
+    ours, theirs = (score(stored["labels"][::5], labels) for labels in (clusters, simple))
     assert ours["nmi"] > theirs["nmi"] and ours["purity"] > theirs["purity"]
 
 

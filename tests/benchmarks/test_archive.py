@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.pixels import apply_rescale
+
 from benchmarks.results.archive import (
     CLASSES,
     KINDS,
@@ -18,9 +22,6 @@ from benchmarks.results.archive import (
     size_features,
     write_archive,
 )
-from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
-from pydicom.pixels import apply_rescale
 
 EACH = 12
 COUNTS = dict.fromkeys(KINDS, 10)

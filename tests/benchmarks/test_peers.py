@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from benchmarks.results import peers
 from benchmarks.results.peers import peer_labels
 

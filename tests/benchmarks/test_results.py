@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+
 from benchmarks.results import __main__ as results
 from benchmarks.results.generative import _flat, _spread
 from benchmarks.results.rows import ROWS, _named, belongs, method_for
 from benchmarks.results.sets import SETS, Images, _groups, _smaller
 from benchmarks.results.sharpness import matched, sharpness
 from benchmarks.results.table import BEGIN, END, mean_and_spread, render, write_table
-from scipy.ndimage import gaussian_filter
 
 
 def images(count: int = 40) -> Images:

@@ -5,10 +5,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-import dicom_factory as factory
 import numpy as np
 import pytest
-from dicom_factory import dataset, headers, item, save, slice_pixels, straight, write_series
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmwrite
@@ -22,6 +20,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+import dicom_factory as factory
+from dicom_factory import dataset, headers, item, save, slice_pixels, straight, write_series
 from medstrata.errors import InputError
 from medstrata.images.dicom import FrameHeader, read_headers
 from medstrata.images.dicom_kinds import REASONS

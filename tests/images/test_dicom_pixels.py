@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dicom_factory as factory
 import numpy as np
 import pytest
-from dicom_factory import dataset, item, save, slice_pixels, straight, write_series
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -26,6 +24,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+import dicom_factory as factory
+from dicom_factory import dataset, item, save, slice_pixels, straight, write_series
 from medstrata.errors import FileProblem, InputError
 from medstrata.images import dicom, raster
 from medstrata.images.dicom_pixels import INVERTED, NOT_INVERTED, NOT_RESCALED, PADDED, read_pixels

@@ -13,9 +13,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from dicom_factory import headers
 from pydicom.uid import UID
 
+from dicom_factory import headers
 from medstrata.errors import FileProblem
 from medstrata.images.dicom import FrameHeader, read_headers
 from medstrata.images.dicom_pixels import read_pixels

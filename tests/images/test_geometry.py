@@ -4,15 +4,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import dicom_factory as factory
 import highdicom
 import numpy as np
 import pydicom
 import pytest
-from dicom_factory import dataset, records, save, straight, uid, write_series
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dicom_factory as factory
+from dicom_factory import dataset, records, save, straight, uid, write_series
 from medstrata.images.dicom import FrameHeader, Plane
 from medstrata.images.dicom_pixels import read_pixels
 from medstrata.images.geometry import group_series, series_affine, stack_geometry

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from planted import squares
 
 from medstrata.errors import FitError
 from medstrata.learning.fitting import Batch
@@ -15,6 +14,7 @@ from medstrata.learning.kmeans import elbow
 from medstrata.learning.nets import Architecture
 from medstrata.learning.train import Training
 from medstrata.methods.contrastive import ContrastiveAutoencoder, Objective, contrastive_loss
+from planted import squares
 
 QUICK = Training(30, 0, 4, 16, 2e-3, schedule="cosine", tolerance=0.0, augmentation="radiograph")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from planted import squares
 
 from medstrata.learning.fitting import Batch
 from medstrata.learning.nets import Architecture
 from medstrata.learning.train import Training
 from medstrata.methods.dcec import DCEC
+from planted import squares
 
 QUICK = Training(warmup_epochs=4, warmup_steps=0, epochs=4, batch_size=16)
 

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import torch
-from planted import squares
 from torch.nn.functional import normalize
 
 from medstrata.learning.nets import Architecture
 from medstrata.learning.train import Training
 from medstrata.methods.deepmcat import DeepMCAT, pseudo_label_loss, uniform_order
+from planted import squares
 
 QUICK = Training(20, 0, 6, 16, 2e-3, 0.01, "cosine", tolerance=0.0, preprocessing="scaled", augmentation="radiograph")
 

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from planted import squares
 
 from medstrata.errors import FitError
 from medstrata.learning.fitting import Batch
 from medstrata.learning.nets import Architecture
 from medstrata.learning.train import Training
 from medstrata.methods.dvc import DVC, NOISE, divergence_from_prior
+from planted import squares
 
 QUICK = Training(warmup_epochs=30, warmup_steps=0, epochs=4, batch_size=16)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planted import squares
 from torch import nn
 
 from medstrata.errors import FitError, RunFolderError
 from medstrata.methods.files import load
 from medstrata.methods.frozen import FrozenFeatures, fingerprint
+from planted import squares
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import squares
 
 from medstrata.errors import FitError
 from medstrata.learning.train import Training
 from medstrata.methods.files import load
 from medstrata.methods.fusion import Fusion
+from planted import squares
 
 QUICK = Training(6, 0, 1, 16, preprocessing="scaled", augmentation="mixed")
 

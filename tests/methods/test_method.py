@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import squares
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from medstrata.errors import FitError, RunFolderError
+from medstrata.learning import fitting
 from medstrata.methods import METHODS
 from medstrata.methods.files import load
 from medstrata.methods.method import ClusteringMethod
 from medstrata.methods.settings import make_method
+from planted import squares
 
 OF_IMAGES = [name for name in METHODS if name != "features"]  # that one takes vectors, see test_frozen
 TRAINED = [name for name in OF_IMAGES if name != "pca"]
@@ -195,7 +196,10 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("after", range(1, 8))
-def test_killed_after_any_epoch_and_resumed_gives_the_same_result(trained: str, after: int, tmp_path: Path) -> None:
+def test_killed_after_any_epoch_and_resumed_gives_the_same_result(
+    trained: str, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "SAVE_SECONDS", 0.0)
     images, _ = squares(24)
     training = {"warmup_epochs": 4, "warmup_steps": 0, "epochs": 4, "batch_size": 16, "target_interval": 2}
     settings = {"training": {**training, "tolerance": 0.0}, "n_clusters": 3, "architecture": SMALL}

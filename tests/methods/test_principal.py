@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planted import squares
 from sklearn.decomposition import PCA
 
 from medstrata.methods.principal import PrincipalComponents
+from planted import squares
 
 
 def test_embedding_is_that_of_scikit_learn() -> None:

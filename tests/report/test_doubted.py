@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from run_folder import Study, planted_2d, write_run_folder
 
 from medstrata.evidence.contradictions import contradictions
 from medstrata.report.doubted import MOST_DOUBTED, list_doubted
 from medstrata.report.folder import read_run_folder
 from medstrata.report.page import write_report
+from run_folder import Study, planted_2d, write_run_folder
 
 
 def written(out: Path, study: Study) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from medstrata.learning.train import Training, batches
 from medstrata.run import Progress
 
 Record = dict[str, Any]
+SAVE_SECONDS = 1.0  # between two checkpoints of a phase: epochs of a few images take less time than writing one
 STOPPED = "stopped"  # in a record: why the phase ends before its last epoch
 
 
@@ -82,13 +84,14 @@ class Fit:
         self._tensor = tensor
         self._phase, self._called, self._epoch = 0, 0, 0  # _phase: number of the running phase, from 1
         self._finished = False  # whether that phase stopped by itself
+        self._saved = 0.0  # when the last checkpoint was written
         self.checkpoint: Path | None = None
         self._settings: Record = {}
         self.progress: Progress = lambda *_: None
         self._optimizer: torch.optim.Optimizer  # made when a phase begins: some methods have nothing to train
 
     def keep_at(self, checkpoint: Path | None, settings: Record, progress: Progress) -> None:
-        """Save to ``checkpoint`` after every epoch, and go on from it where it exists.
+        """Save to ``checkpoint`` after every epoch, at most once a second, and go on from it where it exists.
 
         Raises
         ------
@@ -133,7 +136,8 @@ class Fit:
             self.history.append({"phase": phase.name, "epoch": self._epoch, **record})
             self._epoch += 1
             self.progress(f"{phase.name} epochs", self._epoch, phase.epochs)
-            self._save()
+            if self._epoch == phase.epochs or self._finished or time.monotonic() - self._saved >= SAVE_SECONDS:
+                self._save()
 
     def random(self, stream: int) -> torch.Generator:
         """Return random numbers of this phase and epoch. Streams below 0 are the methods' own."""
@@ -168,6 +172,7 @@ class Fit:
     def _save(self) -> None:
         if self.checkpoint is None:
             return
+        self._saved = time.monotonic()
         tensors = module_tensors("network", self.network) | optimizer_tensors(self._optimizer)
         tensors |= {f"kept.{name}": tensor for name, tensor in self.kept.items()}
         values = {"phase": self._phase, "epoch": self._epoch, "finished": self._finished, "history": self.history}

@@ -75,8 +75,8 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     def fit(self, X: Any, y: None = None, *, checkpoint: Path | None = None, progress: Progress = no_progress) -> Self:
         """Cluster ``X``. ``y`` is there for scikit-learn pipelines and must be None: labels are never read.
 
-        ``checkpoint``: a file that is written after every epoch; a fit that finds it goes on from there and ends with
-        the same labels as one that was not interrupted.
+        ``checkpoint``: a file that is written after every epoch, at most once a second; a fit that finds it goes on
+        from there and ends with the same labels as one that was not interrupted.
 
         Raises
         ------
