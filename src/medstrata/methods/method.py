@@ -1,10 +1,9 @@
 """The contract of every clustering method: a scikit-learn estimator over images.
 
 A method's own file says which network it trains on which loss, and how an embedding becomes a soft assignment. Shared
-pieces do the rest: ``learning.fitting`` the epochs and checkpoints, ``learning.reading`` clusters read off the graph of
-the embedding, ``methods.files`` saving and loading. ``X`` is an array or memory map of shape ``(N, H, W)``,
-``(N, C, H, W)`` or ``(N, C, D, H, W)``, integer or float. Shapes below: N images, C channels, F feature maps,
-Z embedding size, K clusters.
+pieces do the rest: ``learning.fitting`` epochs, ``learning.reading`` clusters read off the graph of the embedding,
+``methods.files`` saving. ``X`` is an array or memory map ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, C, D, H, W)``, integer
+or float. Shapes below: N images, C channels, F feature maps, Z embedding size, K clusters.
 """
 
 from __future__ import annotations
@@ -56,8 +55,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     device: str
     reader_: nn.Module | None
 
-    def _build(self, image_shape: tuple[int, ...]) -> nn.Module:
-        """Return the untrained network for images ``(C, ...)``."""
+    def _build(self, image_shape: tuple[int, ...]) -> nn.Module:  # untrained, for images (C, ...)
         raise NotImplementedError
 
     def _train(self, images: Images, fit: Fit) -> None:
@@ -188,8 +186,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         return as_images(X)
 
     def _prepare(self, image_shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
-        self.device_ = choose_device(self.device)
-        self.image_shape_ = tuple(image_shape)
+        self.device_, self.image_shape_ = choose_device(self.device), tuple(image_shape)
         self.preprocessing_ = preprocessing
         self.reader_ = None
         self.fingerprint_ = ""  # of a module that the user gave, see ``FrozenFeatures``
