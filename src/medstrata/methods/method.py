@@ -2,8 +2,8 @@
 
 A method's own file says which network it trains on which loss, and how an embedding becomes a soft assignment. Shared
 pieces do the rest: ``learning.fitting`` epochs, ``learning.reading`` clusters read off the graph of the embedding,
-``methods.files`` saving. ``X`` is an array or memory map ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, C, D, H, W)``, integer
-or float. Shapes below: N images, C channels, F feature maps, Z embedding size, K clusters.
+``methods.files`` saving. ``X`` is an array or memory map ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, C, D, H, W)``,
+integer or float. Shapes below: N images, C channels, F feature maps, Z embedding size, K clusters.
 """
 
 from __future__ import annotations
