@@ -237,3 +237,21 @@ def test_help_and_import_are_quick() -> None:
     bare = seconds("-c", "pass")
     assert seconds("-m", "medstrata", "--help") - bare < 0.5
     assert seconds("-c", "import medstrata") - bare < 0.3
+
+
+def test_vectors_are_clustered_instead_of_pixels(tmp_path: Path) -> None:
+    source, out = write_array(tmp_path / "in"), tmp_path / "out"
+    groups = np.load(source)["labels"]
+    np.save(tmp_path / "v.npy", np.eye(3)[groups] + np.random.default_rng(0).normal(0, 0.05, (18, 3)))
+    np.save(tmp_path / "few.npy", np.zeros((4, 3)))
+    np.save(tmp_path / "flat.npy", np.zeros(18))
+    for name, said in (("none.npy", "cannot be read"), ("flat.npy", "no numbers of shape (N, Z)")):
+        answer = medstrata("run", source, out, "--clusters", 3, "--features", tmp_path / name)
+        assert answer.code == 1 and said in answer.sentence and "one row of numbers" in answer.sentence
+    assert "4 vectors, but 18" in medstrata("run", source, out, "--clusters", 3, "--features", tmp_path / "few.npy").err
+    assert medstrata("run", source, out, "--features", tmp_path / "v.npy", "--method", "pca").code == 2
+    answer = medstrata("run", source, out, "--clusters", 3, "--features", tmp_path / "v.npy")
+    assert answer.code == 0 and "no activation maps" in answer.err and (out / "report.html").exists()
+    assert json.loads(medstrata("score", out, source).out)["accuracy"] == 1.0
+    assert "fit: up to date" in medstrata("run", source, out).err
+    assert "vectors, not pixels" in medstrata("assign", out, source, tmp_path / "new").sentence

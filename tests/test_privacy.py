@@ -11,7 +11,7 @@ import pytest
 from command_line import medstrata
 from dicom_factory import dataset, save, straight, write_series
 
-NAME, PATIENT, DATE, FOLDER = "Zzyzxowa^Planted", "PLANTED-4711", "19431224", "mrs_zzyzxowa_1943"
+NAME, PATIENT, DATE, FOLDER = "Zzyzxowa^Planted", "PLANTED-47K11Z", "19431224", "mrs_zzyzxowa_1943"
 UID = "1.2.826.0.1.3680043.8.498.470047"
 PLANTED = {
     "PatientName": NAME,
@@ -33,7 +33,7 @@ PLANTED = {
     "ImageComments": f"{NAME}",
     "RescaleIntercept": -3000,
 }
-SECRETS = [b"zzyzx", b"planted", b"d-4711", DATE.encode(), b"470047", b"private_place"]
+SECRETS = [b"zzyzx", b"planted", b"47k11z", DATE.encode(), b"470047", b"private_place"]
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ Clusters = Annotated[
 ]
 Method = Annotated[
     Literal["auto", "contrastive", "dcec", "deepmcat", "dvc", "pca"] | None,
-    typer.Option("--method", help="Clustering method. [default: auto; dcec for volumes]"),
+    typer.Option("--method", help="Clustering method. [default: auto; dcec for volumes and for fewer than 200 images]"),
 ]
 Features = Annotated[
     Path | None,
@@ -134,6 +134,8 @@ def run(  # noqa: PLR0913 - one parameter per option
     """Do everything: from a folder of images to explained clusters in OUT/report.html."""
     from medstrata.pipeline.runner import run_pipeline
 
+    if features is not None and method is not None:
+        raise typer.BadParameter("--features and --method exclude each other: vectors are clustered as they are")
     with _session(out) as console:
         console.say(f"medstrata {__version__}: research use only, not a medical device; nothing leaves this computer")
         options = _options(

@@ -88,23 +88,30 @@ def source_of(folder: RunFolder) -> Source:
     return open_source(Path(read_json(file)["input"]))
 
 
-def take_features(folder: RunFolder, file: Path | None) -> str:
-    """Copy ``file`` (.npy, vectors (N, Z)) to ``OUT/features.npy``, where one is given; return a checksum of that.
+def take_features(folder: RunFolder, file: Path) -> None:
+    """Copy ``file`` (.npy, vectors (N, Z)) to ``OUT/features.npy``.
 
     Raises
     ------
-    InputError : there is none, or it is no array of numbers (N, Z)
+    InputError : it cannot be read, or is no array of numbers (N, Z)
     """
     kept = folder.path / "features.npy"
-    if file is not None and file.resolve() != kept.resolve():
-        try:
-            vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"--features: {file} cannot be read as an .npy array ({type(error).__name__}).") from error
-        if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
-            raise InputError(f"--features: {file} holds {vectors.dtype} {vectors.shape}, but must hold numbers (N, Z).")
-        with atomic(kept) as part, open(part, "wb") as target:
-            np.save(target, vectors)
+    if file.resolve() == kept.resolve():
+        return
+    wanted = "Give an .npy file with one row of numbers per decoded image, as numpy.save writes it."
+    try:
+        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"--features: {file} cannot be read ({type(error).__name__}). {wanted}") from error
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        raise InputError(f"--features: {file} holds no numbers of shape (N, Z). {wanted}")
+    with atomic(kept) as part, open(part, "wb") as target:
+        np.save(target, vectors)
+
+
+def features_token(folder: RunFolder) -> str:
+    """Return a checksum of ``OUT/features.npy``. InputError: it is not there."""
+    kept = folder.path / "features.npy"
     if not kept.exists():
         raise InputError("The plan's method is 'features', but no vectors were given. Add: --features FILE.npy")
     with open(kept, "rb") as stored:

@@ -38,6 +38,8 @@ def run_pipeline(input_path: Path | str, out: Path | str, *, redo: str | None = 
         if redo is not None:
             _forget_from(job, redo)
         inputs.check_unchanged(job.folder)
+        if job.features is not None:
+            inputs.take_features(job.folder, job.features)
         for stage in STAGES:
             _do(stage, job)
     return job.path / "report.html"
@@ -81,7 +83,7 @@ def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = F
     trained = RunFolder(model_folder)
     if not trained.token("assign"):
         raise RunFolderError(f"{model_folder} holds no finished run. Run: medstrata run INPUT OUT")
-    if (model_folder / "features.npy").exists():
+    if read_json(model_folder / "model.json")["method"] == "features":
         raise RunFolderError(
             "This model clusters vectors, not pixels. From Python: medstrata.load(OUT).predict(new_vectors)."
         )

@@ -130,7 +130,7 @@ def _decode(job: Job) -> dict[str, Any]:
 def _fit_inputs(job: Job) -> list[Any]:
     plan = job.plan()
     chosen = [plan.method, plan.n_clusters, plan.batch_size, plan.seed, plan.augmentation, plan.settings]
-    vectors = [inputs.take_features(job.folder, job.features)] if plan.method == "features" else []
+    vectors = [inputs.features_token(job.folder)] if plan.method == "features" else []
     return [job.folder.token("decode"), *chosen, *vectors]
 
 
