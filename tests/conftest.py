@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from medstrata.learning.train import Training
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,12 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data sets are absent: set MEDSTRATA_DATA to their folder (looked in {folder})")
     return folder
+
+
+@pytest.fixture(scope="module")
+def quick_fits() -> Iterator[None]:
+    """Warm-ups of a tenth of the steps: for tests of the command line, whose images any network tells apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        whole = Training.warmup_length
+        patch.setattr(Training, "warmup_length", lambda training, count: -(-whole(training, count) // 10))
+        yield

@@ -22,6 +22,8 @@ from pydicom.uid import SecondaryCaptureImageStorage, UltrasoundImageStorage
 from command_line import Answer, images, medstrata, write_array
 from dicom_factory import dataset, save, straight, write_series
 
+pytestmark = pytest.mark.usefixtures("quick_fits")
+
 
 def run(source: Path, out: Path, *options: object) -> Answer:
     return medstrata("run", source, out, *options)

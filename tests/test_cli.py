@@ -16,6 +16,8 @@ from PIL import Image
 from command_line import medstrata, write_array
 from medstrata.pipeline.stages import NAMES
 
+pytestmark = pytest.mark.usefixtures("quick_fits")
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

@@ -11,6 +11,8 @@ import pytest
 from command_line import medstrata
 from dicom_factory import dataset, save, straight, write_series
 
+pytestmark = pytest.mark.usefixtures("quick_fits")
+
 NAME, PATIENT, DATE, FOLDER = "Zzyzxowa^Planted", "PLANTED-47K11Z", "19431224", "mrs_zzyzxowa_1943"
 UID = "1.2.826.0.1.3680043.8.498.470047"
 PLANTED = {

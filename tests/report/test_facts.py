@@ -14,7 +14,7 @@ import pytest
 
 from medstrata.errors import RunFolderError
 from medstrata.report.attention import Finding, findings, left_out_words
-from medstrata.report.facts import ALL_MAPS, Reason, gather_facts, map_cautions
+from medstrata.report.facts import ALL_MAPS, Reason, gather_facts, list_decisions, map_cautions
 from medstrata.report.folder import STAGE_OF, read_run_folder
 from medstrata.report.training import read_phases
 
@@ -47,6 +47,14 @@ def test_counts_of_the_planted_folder(tmp_path: Path) -> None:
     assert decisions["grid"].value == "16 × 16" and decisions["grid"].reason == "Most images are of this size."
     assert decisions["include_burned_in"].value == "no" and not {"reasons", "version"} & set(decisions)
     assert (decisions["images"].value, decisions["images"].reason) == ("", "36 of 36 images take part.")
+
+
+@pytest.mark.parametrize(("fitted", "value"), [("none", "none"), ("ct", "ct")])
+def test_an_augmentation_that_the_method_did_not_use_is_not_claimed(fitted: str, value: str) -> None:
+    plan = {"method": "dcec", "augmentation": "ct", "reasons": {"augmentation": "CT: small turns."}}
+    decisions = list_decisions(plan, {"settings": {"training": {"augmentation": fitted}}})
+    told = {decision.key: decision for decision in decisions}["augmentation"]
+    assert told.value == value and ("as they are" in told.reason) == (fitted == "none")
 
 
 def test_skipped_files_count_once_also_where_left_out_misses_them(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def gather_facts(run: RunFolder) -> Facts:
         other_kinds=sum(kind.count for kind in kinds[SHOWN_KINDS:]),
         reasons=count_reasons(run.catalog, run.left_out),
         notes=count_notes(run.images),
-        decisions=list_decisions(run.plan),
+        decisions=list_decisions(run.plan, run.model),
         scanner=associations(columns, labels),
         agreements=list_agreements(run, labels),
         disagreement=run.model.get("reading", {}).get("disagreement"),
@@ -198,9 +198,16 @@ def count_notes(images: pa.Table, top: int = 5) -> list[tuple[str, int]]:
     return sorted(remarks, key=lambda pair: (-pair[1], pair[0]))[:top]
 
 
-def list_decisions(plan: dict[str, Any]) -> list[Decision]:
-    """List the plan's decisions in its order, then the reasons that belong to no single value of it."""
-    reasons = plan.get("reasons") or {}
+def list_decisions(plan: dict[str, Any], model: dict[str, Any]) -> list[Decision]:
+    """List the plan's decisions in its order, then the reasons that belong to no single value of it.
+
+    ``model``: what was fitted; where it changed no image, the plan's augmentation had no effect and is not claimed.
+    """
+    reasons = dict(plan.get("reasons") or {})
+    fitted = model.get("settings", {}).get("training", {}).get("augmentation")
+    if fitted == "none" and "augmentation" in plan:
+        plan = plan | {"augmentation": None}
+        reasons["augmentation"] = f"The method {plan['method']} learns from the images as they are."
     values = {key: _plain(value) for key, value in plan.items() if key not in ("version", "reasons")}
     values |= {key: "" for key in reasons if key not in values}
     return [Decision(key, value, str(reasons.get(key, ""))) for key, value in values.items()]
