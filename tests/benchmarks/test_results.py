@@ -99,7 +99,8 @@ def test_document_is_kept_around_the_tables(tmp_path: Path) -> None:
 
 def test_rows_that_do_not_belong_are_left_out() -> None:
     assert belongs("busi", "dvc", 2) and not belongs("busi", "dvc-as-published", 1), "one seed"
-    assert not belongs("mnist-60k", "peer-DEC", 0), "peers run on 10,000"
+    assert belongs("mnist-10k", "peer-DEC", 1) and not belongs("busi", "peer-DEC", 0), "the slow peers: one set"
+    assert belongs("busi", "peer-UMAP+GMM", 1) and not belongs("mnist-60k", "peer-UMAP+GMM", 0), "10,000 at most"
     assert belongs("archive", "sizes-kmeans", 0) and not belongs("busi", "sizes-kmeans", 0)
     assert belongs("pneumonia-blurred", "sharpness-kmeans", 0) and not belongs("busi", "sharpness-kmeans", 0)
     assert len(set(ROWS)) == len(ROWS) and results.limit("mnist-60k") == 3 * results.limit("busi")
