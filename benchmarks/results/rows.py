@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -16,13 +17,14 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.results import generative, supervised
 from benchmarks.results.label_free import label_free
 from benchmarks.results.peers import PEERS, peer_labels
-from benchmarks.results.sets import Images, data_folder, load
+from benchmarks.results.sets import DEVELOPED_ON, Images, data_folder, load
 from benchmarks.results.sharpness import sharpness
 from benchmarks.results.whole_run import whole_run
 from medstrata.evidence.metrics import contingency, score
 from medstrata.images.planning import BATCH_SIZES
 from medstrata.learning.reading import read_clusters
 from medstrata.methods import METHODS
+from medstrata.methods.frozen import FrozenFeatures
 from medstrata.methods.method import ClusteringMethod
 from medstrata.methods.settings import make_method
 
@@ -35,6 +37,7 @@ OVER = 3  # times K, for purity
 ROWS = (
     *BASELINES,
     "sizes-kmeans",
+    "frozen",
     "sharpness-kmeans",
     *PAPERS,
     "auto",
@@ -49,8 +52,10 @@ ROWS = (
 
 def belongs(data: str, row: str, seed: int) -> bool:
     """Whether a cell belongs into the table: what compares within one run has one seed, the slow peers one set."""
-    if row.endswith(("-as-published", "-no-objective", "-split")):
+    if row.endswith(("-as-published", "-split")):
         return seed == 0
+    if row.endswith("-no-objective") or row == "frozen":
+        return seed == 0 or data in DEVELOPED_ON
     if row.startswith("peer-UMAP"):
         return data != "mnist-60k" and not data.endswith("-3d")
     if row.startswith("peer-"):
@@ -88,7 +93,9 @@ def fill(data: str, row: str, seed: int, limit_seconds: int) -> Cell:
     elif row == "sharpness-kmeans":
         scores = {"own": dict(score(images.labels, _by(sharpness(images.images)[:, None], images.n_classes, seed)))}
     elif row in BASELINES:
-        scores = _baseline(images, BASELINES[row], seed)
+        return cell | _baseline(images, BASELINES[row], seed)
+    elif row == "frozen":
+        return cell | _frozen(images, seed)
     else:
         return cell | _trained(images, name, kind, seed)
     return cell | {"cpu_seconds": time.process_time() - started, "finished": True, "scores": scores}
@@ -99,6 +106,8 @@ def method_for(images: Images, name: str, seed: int, kind: str = "") -> Clusteri
     if kind == "as-published":
         module, cls = METHODS[name].split(":")
         published: ClusteringMethod = getattr(import_module(module), cls).as_published(images.n_classes, seed)
+        if published.training.augmentation != "none":  # which one was not published: the set's own, as for ours
+            published.set_params(training=replace(published.training, augmentation=images.augmentation))
         return published
     settings: dict[str, Any] = {"n_clusters": images.n_classes, "random_state": seed}
     if name in BASELINES:
@@ -108,7 +117,11 @@ def method_for(images: Images, name: str, seed: int, kind: str = "") -> Clusteri
     training: dict[str, Any] = {"batch_size": batch}
     if make_method(name, {}).training.augmentation != "none":
         training["augmentation"] = images.augmentation
-    if kind == "no-objective":
+    if kind == "no-objective" and name in ("dcec", "dvc"):
+        settings["clustering_weight"] = 0.0
+    elif kind == "no-objective":  # as long a training, all of it without prototypes
+        usual = make_method(name, {"training": training}).training
+        training |= {"warmup_epochs": usual.warmup_length(len(images.labels)) + usual.epochs, "warmup_steps": 0}
         training["epochs"] = 0
     return make_method(name, settings | {"training": training})
 
@@ -122,12 +135,26 @@ def _by(values: NDArray[Any] | None, n_clusters: int, seed: int) -> NDArray[np.i
 
 def _baseline(images: Images, how: str, seed: int) -> Cell:
     model = make_method("pca", {"n_clusters": images.n_classes, "assignment": how, "random_state": seed})
+    started = time.process_time()
     model.fit(images.images)
+    seconds = time.process_time() - started
     z = torch.from_numpy(model.transform(images.images))
-    return {
+    scores = {
         "graph" if how == "graph" else "own": dict(score(images.labels, model.labels_)),
         "3K": dict(score(images.labels, _read(z, how, OVER * images.n_classes, seed))),
     }
+    return {"cpu_seconds": seconds, "finished": True, "scores": scores}
+
+
+def _frozen(images: Images, seed: int) -> Cell:
+    """Vectors of an encoder that is not trained any more, read in the ways that FrozenFeatures knows."""
+    started = time.process_time()
+    vectors = method_for(images, "contrastive", seed).fit(images.images).transform(images.images)
+    scores = {}
+    for how in ("kmeans", "graph", "self-supervised"):
+        model = FrozenFeatures(images.n_classes, assignment=how, random_state=seed).fit(vectors)
+        scores[how] = dict(score(images.labels, model.labels_))
+    return {"cpu_seconds": time.process_time() - started, "finished": True, "scores": scores}
 
 
 def _trained(images: Images, name: str, kind: str, seed: int) -> Cell:
@@ -135,7 +162,7 @@ def _trained(images: Images, name: str, kind: str, seed: int) -> Cell:
     model = method_for(images, name, seed, kind)
     model.fit(images.images)
     seconds = time.process_time() - started
-    facts: Cell = {"epochs": len(model.history_), "reading": model.reading_, "warnings": model.warnings_}
+    facts: Cell = {"epochs": len(model.history_), "reading": model.reading_, "warnings": list(model.warnings_)}
     z = torch.from_numpy(model.transform(images.images)).to(model.device_)
     facts["label-free"] = label_free(images.images, z, model.labels_)
     if name in generative.GENERATIVE:
@@ -183,8 +210,7 @@ def _out_of_sample(images: Images, name: str, seed: int) -> Cell:
     model = method_for(training, name, seed).fit(training.images)
     predicted = model.predict(rest.images)
     found = {"rest": dict(score(rest.labels, predicted)), "named": _named(training, model.labels_, rest, predicted)}
-    if name in (*PAPERS, "auto"):
-        found["probe"] = supervised.probe(model.transform, training, rest)
+    found["probe"] = supervised.probe(model.transform, training, rest)
     return found
 
 

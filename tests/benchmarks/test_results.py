@@ -11,7 +11,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.results import __main__ as results
-from benchmarks.results.generative import _flat, _spread
+from benchmarks.results import rows
+from benchmarks.results.generative import _flat, _spread, to_nearest
 from benchmarks.results.rows import ROWS, _named, belongs, method_for
 from benchmarks.results.sets import SETS, Images, _groups, _smaller
 from benchmarks.results.sharpness import matched, sharpness
@@ -51,7 +52,11 @@ def test_methods_are_made_as_the_plan_makes_them() -> None:
     assert made.training.augmentation == "radiograph" and made.training.batch_size == 64
     assert made.n_clusters == 2 and made.random_state == 3
     assert method_for(images(), "dcec", 0).training.augmentation == "none"
-    assert method_for(images(), "dvc", 0, "no-objective").training.epochs == 0
+    usual, off = method_for(images(), "dvc", 0), method_for(images(), "dvc", 0, "no-objective")
+    assert off.get_params()["clustering_weight"] == 0 and off.training == usual.training
+    usual, off = method_for(images(), "contrastive", 0).training, method_for(images(), "contrastive", 0, "no-objective")
+    assert off.training.epochs == 0 and off.training.warmup_length(40) == usual.warmup_length(40) + usual.epochs
+    assert method_for(images(), "contrastive", 0, "as-published").training.augmentation == "radiograph"
     assert method_for(images(), "dvc", 0, "as-published").training.epochs == 20
 
 
@@ -83,6 +88,51 @@ def test_table_has_means_spreads_and_what_was_not_finished() -> None:
     assert "| DCEC, graph, objective off | .250 |" in text
     assert "| ClustPy DEC (peer) | not finished |" in text
     assert mean_and_spread([1.0]) == "1.000" and mean_and_spread([None]) == ""
+    assert mean_and_spread([10.5]) == "10.500" and mean_and_spread([-0.05]) == "-.050"
+    slow = {"data": "busi", "row": "dvc-no-objective", "seed": 0, "finished": False, "scores": {}}
+    assert "| DVC, graph, objective off | not finished |" in render([slow, cell("dvc", 0, 0.5)])
+
+
+def test_what_is_fitted_out_of_sample_is_the_training_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, seen = images(), []
+
+    class Fitted:
+        labels_ = whole.split(0)[0].labels
+
+        def fit(self, x: np.ndarray) -> Fitted:
+            seen.append(x)
+            return self
+
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            return np.zeros(len(x), np.int64)
+
+        def transform(self, x: np.ndarray) -> np.ndarray:
+            return x.reshape(len(x), -1)[:, :5]
+
+    monkeypatch.setattr(rows, "method_for", lambda *_: Fitted())
+    found = rows._out_of_sample(whole, "dvc", 0)
+    training, rest = whole.split(0)
+    assert len(seen) == 1 and np.array_equal(seen[0], training.images)
+    assert found["rest"]["accuracy"] == max(np.bincount(rest.labels)) / len(rest.labels)
+
+
+def test_ordering_is_the_rank_correlation_over_the_means_of_the_methods() -> None:
+    cells = []
+    for number, name in enumerate(("dcec", "dvc", "contrastive", "deepmcat")):
+        for seed in (0, 1):
+            free = {"right": number + 10.0 * seed, "wrong": -float(number)}
+            cells.append(cell(name, seed, 0.5, **{"label-free": free}))
+            cells[-1]["scores"]["graph"] = cells[-1]["scores"]["graph"] | {"nmi": 0.1 * number}
+    assert "| busi | 1.00 | -1.00 | 4 |" in render(cells)
+
+
+def test_a_copier_is_found_out() -> None:
+    everything = np.random.default_rng(0).normal(size=(5000, 8))
+    assert to_nearest(everything[4000:4100], everything) == pytest.approx(0, abs=1e-6)
+    far = everything[:50] + np.array([100.0, *[0] * 7])
+    assert to_nearest(far, everything) == pytest.approx(
+        np.median(np.sqrt(np.square(far[:, None] - everything).sum(2)).min(1))
+    )
 
 
 def test_document_is_kept_around_the_tables(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
-from medstrata.learning.graph import leiden, shared_neighbour_graph
+from medstrata.learning.graph import leiden, modularity, shared_neighbour_graph
 
 
 def blobs(groups: int, each: int = 30, seed: int = 0) -> np.ndarray:
@@ -51,3 +52,16 @@ def test_small_sets_have_fewer_neighbours_than_would_join_all_with_all() -> None
     vectors = np.repeat(np.eye(3), 6, axis=0) + np.random.default_rng(0).normal(0, 0.1, (18, 3))
     labels = leiden(shared_neighbour_graph(vectors), 3, 0)
     assert [len(set(labels[start : start + 6])) for start in (0, 6, 12)] == [1, 1, 1] and len(set(labels)) == 3
+
+
+def test_modularity_is_newmans_formula() -> None:
+    chance = np.random.default_rng(0)
+    weights = chance.random((6, 6)) * (chance.random((6, 6)) < 0.7)
+    weights = np.triu(weights, 1) + np.triu(weights, 1).T
+    labels, total = np.array([0, 0, 1, 1, 2, 2]), weights.sum()
+    naive = 0.0
+    for i in range(6):
+        for j in range(6):
+            if labels[i] == labels[j]:
+                naive += (weights[i, j] - weights[i].sum() * weights[j].sum() / total) / total
+    assert modularity(csr_matrix(weights), labels) == pytest.approx(naive)

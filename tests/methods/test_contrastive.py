@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from medstrata.errors import FitError
+from medstrata.learning.augment import AUGMENTATIONS, augment
 from medstrata.learning.fitting import Batch
 from medstrata.learning.kmeans import elbow
 from medstrata.learning.nets import Architecture
@@ -49,6 +51,24 @@ def test_prototypes_move_towards_the_means_of_the_batch() -> None:
     c = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.6, 0.4, 0.0]])
     model._move_prototypes(torch.tensor([[2.0, 0.0], [8.0, 8.0], [6.0, 0.0]]), c)
     assert model.network_.prototypes.tolist() == [[1.0, 3.0], [5.0, 2.0], [8.0, 8.0]]
+
+
+@pytest.mark.parametrize(("contrastive", "reconstruction"), [(1.0, 0.1), (0.5, 0.1), (0.0, 1.0)])
+def test_losses_are_equations_1_and_3(contrastive: float, reconstruction: float) -> None:
+    images, _ = squares(24)
+    model = quick(objective=Objective(sharpness=0.2)).fit(images)
+    network, x, how = model.network_, model.tensor(images[:6]), AUGMENTATIONS["radiograph"]
+    chance = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        views = torch.cat([augment(x, how, chance), augment(x, how, chance)])
+        h = network.encoder(views)
+        cosines = normalize(h) @ normalize(network.prototypes).T
+        c = torch.softmax(cosines / 0.2, 1)
+        error = (network.decode(h[:6], c[:6]) - views[:6]).square().mean()
+        contrast = contrastive_loss(*network.projection(h).chunk(2), 0.3)
+        batch = Batch(x, torch.arange(6), torch.Generator().manual_seed(2))
+        found = model._losses(batch, contrastive, reconstruction)
+    assert found["loss"].item() == pytest.approx(float(contrastive * contrast + reconstruction * 2 * error), rel=1e-4)
 
 
 def test_decoder_is_conditioned_on_the_assignment() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import types
 
 import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from medstrata.learning.augment import AUGMENTATIONS, augment
+from medstrata.learning.fitting import Batch
 from medstrata.learning.nets import Architecture
 from medstrata.learning.train import Training
-from medstrata.methods.deepmcat import DeepMCAT, pseudo_label_loss, uniform_order
+from medstrata.methods.deepmcat import SMALL_CROP, DeepMCAT, pseudo_label_loss, uniform_order
 from planted import squares
 
 QUICK = Training(20, 0, 6, 16, 2e-3, 0.01, "cosine", tolerance=0.0, preprocessing="scaled", augmentation="radiograph")
@@ -65,6 +69,38 @@ def test_pseudo_labels_are_drawn_equally_often_and_those_that_wait_come_first() 
 
 
 def test_memory_bank_holds_the_projections_of_the_last_epoch() -> None:
+    """An image that was drawn twice: the mean direction of its four views; one that was not drawn: as before."""
+    images, _ = squares(24)
+    model = quick(training=dataclasses.replace(QUICK, warmup_epochs=1, epochs=1)).fit(images)
+    before = normalize(torch.randn(24, 8))
+    kept = {
+        "bank": before,
+        "seen": torch.zeros(24, 8),
+        "waiting": torch.full((24,), 2),
+        "sizes": torch.tensor([2, 3]),
+        "prototypes": normalize(torch.randn(5, 8)),
+        "labels": torch.zeros(24, 2, dtype=torch.int64),
+    }
+    projected = torch.zeros(24, 8)
+    for part, seed in (([3, 5], 1), ([5, 7], 2)):
+        x, index = model.tensor(images[part]), torch.tensor(part)
+        with torch.no_grad():
+            model._loss(Batch(x, index, torch.Generator().manual_seed(seed)), kept)
+            chance = torch.Generator().manual_seed(seed)
+            augment(x, dataclasses.replace(AUGMENTATIONS["radiograph"], crop=SMALL_CROP), chance)  # the small crop
+            views = model._views(Batch(x, index, chance))
+            for place, image in enumerate([*part, *part]):
+                projected[image] += model.network_.project(model.network_.encoder(views))[place]
+    fit = types.SimpleNamespace(kept=kept, random=lambda _: torch.Generator().manual_seed(0))
+    model._new_pseudo_labels(fit, 0)  # type: ignore[arg-type]
+    for image in range(24):
+        wanted = normalize(projected[image], dim=0) if image in (3, 5, 7) else before[image]
+        assert torch.allclose(kept["bank"][image], wanted, atol=1e-4), image
+        assert int(kept["waiting"][image]) == (0 if image in (3, 5, 7) else 3)
+    assert kept["labels"].shape == (24, 2) and kept["prototypes"].shape == (5, 8) and not kept["seen"].any()
+
+
+def test_every_head_keeps_its_prototypes_in_use() -> None:
     images, _ = squares(24)
     model = quick().fit(images)
     records = [record for record in model.history_ if record["phase"] == "clustering"]

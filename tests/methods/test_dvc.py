@@ -54,6 +54,20 @@ def test_lower_bound_is_equation_1(preprocessing: str) -> None:
     assert losses["loss"].item() == pytest.approx(error + 0.5 * scale * prior, rel=1e-3)
 
 
+def test_joint_loss_is_equation_2() -> None:
+    images, _ = squares(24)
+    model = quick(clustering_weight=0.7, beta=0.3).fit(images)
+    x, target = model.tensor(images[:4]), torch.softmax(torch.randn(4, 3), 1)
+    batch = Batch(x, torch.arange(4), torch.Generator().manual_seed(1))
+    losses = model._joint_loss(batch, target)
+    mean = model.network_.latent(model.network_.encoder.features(x))[0].detach().numpy()
+    similarity = 1 / (1 + ((mean[:, None] - model.network_.prototypes.detach().numpy()[None]) ** 2).sum(2))
+    q = similarity / similarity.sum(1, keepdims=True)
+    kl = (target.numpy() * np.log(target.numpy() / q)).sum() / 4
+    prior = 0.3 * 2 * NOISE / 256 * losses["prior_loss"].item()
+    assert losses["loss"].item() == pytest.approx(losses["reconstruction_loss"].item() + prior + 0.7 * kl, rel=1e-4)
+
+
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_finds_planted_groups_by_latent_means(dimensions: int) -> None:
     images, groups = squares(dimensions=dimensions)

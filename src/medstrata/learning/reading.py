@@ -213,7 +213,7 @@ def _new_head(z: torch.Tensor, n_clusters: int, seed: int, number: int = 0) -> H
 
 
 def _learn(head: Head, directions: torch.Tensor, labels: torch.Tensor, seed: int) -> None:
-    """Learn the partition. Every cluster is drawn equally often, so that a rare one is not passed over."""
+    """Learn the partition. A rare cluster is drawn more often than its share, so that it is not passed over."""
     optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=1e-4)
     counts = torch.bincount(labels).cpu().double()
     shares = (1 / counts.sqrt())[labels.cpu()]  # between as they are and equal: the sizes are information too

@@ -10,7 +10,7 @@ from medstrata.errors import FitError
 
 
 class ClusterGaussians(nn.Module):
-    """Mean (K, Z) and Cholesky factor (K, Z, Z) of the members' embeddings, ``sizes`` (K,) of the clusters.
+    """Mean (K, Z) and factor F (K, Z, Z), F F^T = covariance, of the members' embeddings; ``sizes`` (K,) of clusters.
 
     Covariances are shrunk (Ledoit and Wolf 2004), so that clusters with few members have one too.
     """

@@ -21,10 +21,10 @@ class Training:
     would make fewer steps of the optimiser; ``epochs``: at most so many with the clustering objective;
     ``schedule``: "constant", or "cosine": a linear rise over a twentieth of the phase, then half a cosine to zero;
     ``target_interval``: epochs between two target distributions or sets of pseudo-labels; ``tolerance``: stop when a
-    smaller share of labels changes between two of them (0: never); ``spherical_start``: whether the k-means that finds
-    the first prototypes compares directions from the mean embedding (True) or distances; ``preprocessing``: "centred",
-    "published" or "unit" (``learning.batches.measure``); ``augmentation``: a name in
-    ``learning.augment.AUGMENTATIONS``.
+    smaller share of labels changes between two of them (0: never; DeepMCAT always goes to the end);
+    ``spherical_start``: whether the k-means that finds the first prototypes compares directions from the mean embedding
+    (True) or distances; ``preprocessing``: "centred", "scaled", "published" or "unit" (``learning.batches.measure``);
+    ``augmentation``: a name in ``learning.augment.AUGMENTATIONS``.
     """
 
     warmup_epochs: int = 20

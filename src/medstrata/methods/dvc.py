@@ -187,15 +187,18 @@ class DVC(ClusteringMethod):
             return refresh_target(fit, epoch, self._embed_all(images), self.network_.prototypes)
 
         def joint_loss(batch: Batch) -> Tensors:
-            target = fit.kept["target"][batch.index.to(batch.x.device)]
-            losses, mean = self._lower_bound(batch, self.beta)
-            clustering = clustering_loss(target, self._assign(mean))
-            loss = losses["loss"] + self.clustering_weight * clustering
-            return {**losses, "loss": loss, "clustering_loss": clustering}
+            return self._joint_loss(batch, fit.kept["target"][batch.index.to(batch.x.device)])
 
         warm_up = self.training.warmup_length(len(images))
         fit.run(Phase("warm-up", warm_up, lambda batch: self._lower_bound(batch, 1.0)[0]))
         fit.run(Phase("clustering", self.training.epochs, joint_loss, start, refresh))
+
+    def _joint_loss(self, batch: Batch, target: torch.Tensor) -> Tensors:
+        """Equation (2)."""
+        losses, mean = self._lower_bound(batch, self.beta)
+        clustering = clustering_loss(target, self._assign(mean))
+        loss = losses["loss"] + self.clustering_weight * clustering
+        return {**losses, "loss": loss, "clustering_loss": clustering}
 
     def _lower_bound(self, batch: Batch, beta: float) -> tuple[Tensors, torch.Tensor]:
         """Equation (1), its prior weighted by ``beta``; and the latent means (n, Z)."""

@@ -28,6 +28,16 @@ def decode_images(method: ClusteringMethod, z: torch.Tensor, decode: Decode) -> 
     return torch.cat(parts).numpy()
 
 
+def candidates(
+    method: ClusteringMethod, count: int, cluster: int, chance: torch.Generator, decode: Decode
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw images from the Gaussian of ``cluster``: (count, C, ...) as the network sees them, their q (count, K)."""
+    method.network_.eval()
+    with torch.inference_mode():
+        x = decode(method.network_.gaussians.draw(count, cluster, chance))
+        return x, method.soft_assignment(x)
+
+
 def sample(
     method: ClusteringMethod, count: int, cluster: int, random_state: int, decode: Decode
 ) -> NDArray[np.float32]:
@@ -43,16 +53,13 @@ def sample(
     """
     check_fitted(method)
     chance, images, rank, found = generator(random_state, cluster), [], [], 0
-    method.network_.eval()
-    with torch.inference_mode():
-        for _ in range(ROUNDS):
-            x = decode(method.network_.gaussians.draw(max(count, 32), cluster, chance))
-            q = method.soft_assignment(x)
-            images.append(x)
-            rank.append(torch.where(q.argmax(1) == cluster, 1.0, q[:, cluster]))
-            found += int((q.argmax(1) == cluster).sum())
-            if found >= count:
-                break
+    for _ in range(ROUNDS):
+        x, q = candidates(method, max(count, 32), cluster, chance, decode)
+        images.append(x)
+        rank.append(torch.where(q.argmax(1) == cluster, 1.0, q[:, cluster]))
+        found += int((q.argmax(1) == cluster).sum())
+        if found >= count:
+            break
     chosen = torch.cat(rank).argsort(descending=True, stable=True)[:count]  # of those that are kept, the first drawn
     return method.preprocessing_.inverse(torch.cat(images)[chosen]).cpu().numpy()
 
