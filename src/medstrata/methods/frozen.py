@@ -2,8 +2,9 @@
 
 ``FrozenFeatures().fit(vectors)`` clusters saved vectors (N, Z); ``FrozenFeatures(module=network).fit(images)`` runs any
 ``torch.nn.Module`` that takes images (n, C, ...) with values from 0 to 1 and returns vectors (n, Z) or feature maps
-(n, F, ...), which are averaged over their places. Its values are never changed; it is put into evaluation mode, saved or fetched: a model file holds the
-head and a fingerprint of the module, and ``load(path, module=network)`` takes the same module only.
+(n, F, ...), which are averaged over their places. The module is put into evaluation mode; its values are never changed,
+saved or fetched: a model file holds the head and a fingerprint of the module, and ``load(path, module=network)`` takes
+the same module only.
 
 Clusters are read off the vectors by k-means, a mixture, the neighbour graph, or a self-supervised head
 (``learning.reading``).
