@@ -236,7 +236,7 @@ def export(
         found = export_folders(out, folders, copy, console.progress)
         console.say(f"export: {found.placed} images placed")
         for reason, count in found.left_out.items():
-            console.say(f"export: {count} images left where they are: {reason}")
+            console.say(f"export: {count} images not placed: {reason}; index.csv says the cluster of each")
         print(folders)
 
 

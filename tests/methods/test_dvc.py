@@ -100,8 +100,12 @@ def test_no_such_cluster_is_told() -> None:
     images, _ = squares(24)
     with pytest.raises(FitError, match="not fitted"):
         quick().sample(1, 0)
+    model = quick().fit(images)
     with pytest.raises(FitError, match="no cluster 7"):
-        quick().fit(images).sample(1, 7)
+        model.sample(1, 7)
+    for count, cluster in ((-2, 0), (0, 0), (1.5, 0), (1, "a"), (1, -1)):
+        with pytest.raises(FitError, match="whole number of at least"):
+            model.sample(count, cluster)  # type: ignore[arg-type]
 
 
 def test_as_published_has_the_settings_of_the_authors() -> None:

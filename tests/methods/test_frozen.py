@@ -52,9 +52,17 @@ def test_module_is_not_changed_and_not_saved(tmp_path: Path) -> None:
 def test_another_module_is_refused(tmp_path: Path) -> None:
     images, _ = squares(60)
     FrozenFeatures(3, network()).fit(images).save(tmp_path)
-    for other in (network(1), None):
-        with pytest.raises(RunFolderError, match="another module"):
+    for other, said in ((network(1), "another module"), (None, "a module of its own")):
+        with pytest.raises(RunFolderError, match=said):
             load(tmp_path, module=other)
+
+
+def test_a_module_that_does_not_fit_is_told() -> None:
+    images, _ = squares(12)
+    with pytest.raises(FitError, match="three equal channels"):
+        FrozenFeatures(3, torch.nn.Conv2d(3, 4, 3)).fit(images)
+    with pytest.raises(FitError, match="Load the network first"):
+        FrozenFeatures(3, "resnet").fit(images)  # type: ignore[arg-type]
 
 
 def test_maps_of_a_module_are_averaged_over_their_places() -> None:

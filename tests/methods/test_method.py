@@ -255,3 +255,17 @@ def test_documented_like_a_paper(name: str) -> None:
 
     text = importlib.import_module(METHODS[name].split(":")[0]).__doc__ or ""
     assert "arXiv" in text and "Deviations" in text and "Algorithm" in text
+
+
+def test_images_on_another_scale_and_broken_ones_are_told(name: str, tmp_path: Path) -> None:
+    images, _ = squares(24)
+    method(name).fit(images).save(tmp_path)
+    model = load(tmp_path)
+    with pytest.warns(UserWarning, match="Bring them to the same scale"):
+        model.predict(images.astype(np.float32) / 255)
+    broken = images[:2].astype(np.float32)
+    broken[1, 0, 3, 3] = np.nan
+    with pytest.raises(FitError, match="Image 1 holds NaN"):
+        model.predict(broken)
+    with pytest.raises(FitError, match=r"2\.5 clusters"):
+        method(name).set_params(n_clusters=2.5).fit(images)

@@ -139,7 +139,7 @@ def test_optional_parts_may_be_missing(tmp_path: Path) -> None:
     page = Page(write_report(out))
     assert "No activation maps were made in this run" in page.text
     assert "No simple method was run on these images" in page.text
-    assert "There is no record of a training in this folder." in page.text
+    assert "No network was trained in this run." in page.text
     assert "not recorded" in page.text
 
 

@@ -260,7 +260,7 @@ def nothing_left(left_out: Iterable[LeftOut]) -> InputError:
 def _what_is_left_out(left_out: Iterable[LeftOut]) -> str:
     counts = Counter(item.code for item in left_out)
     if not counts:
-        return "Name an INPUT with more images."
+        return "Nothing was left out."
     parts = ", ".join(f"{count} {code.replace('_', ' ')}" for code, count in counts.most_common())
     advice = "; ".join(f"for {code.replace('_', ' ')}: {ADVICE[code]}" for code in counts if code in ADVICE)
     return f"Left out: {parts}." + (f" To take them, {advice}." if advice else " Name an INPUT with more images.")

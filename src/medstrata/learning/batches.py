@@ -49,17 +49,48 @@ def blocks(images: Images, size: int | None = None) -> Iterator[slice]:
         yield slice(start, min(start + step, len(images)))
 
 
+def check_finite(block: NDArray[Any], first: int = 0) -> None:
+    """Raise FitError where an image of ``block`` (n, C, ...) is not finite; ``first``: the number of its first."""
+    if not np.isfinite(block).all():
+        bad = first + int(np.flatnonzero(~np.isfinite(block).all(axis=tuple(range(1, block.ndim))))[0])
+        raise FitError(f"Image {bad} holds NaN or infinite values. Leave it out or repair it, then try again.")
+
+
+NARROW = 0.02  # share of the training images' range below which new images look as if on another scale
+
+
+def other_scale(images: Images, known: Preprocessing) -> str:
+    """Say in words that the values of ``images`` do not lie where those of the training images lay, or "".
+
+    Raises
+    ------
+    FitError : values that are not finite
+    """
+    low, high = np.inf, -np.inf
+    for part in blocks(images):
+        check_finite(images[part], part.start)
+        low, high = min(low, float(images[part].min())), max(high, float(images[part].max()))
+    if low <= known.high and high >= known.low and high - low >= NARROW * (known.high - known.low):
+        return ""
+    return (
+        f"These images have values from {low:g} to {high:g}, the training images had {known.low:g} to {known.high:g}. "
+        "Bring them to the same scale: the model cannot tell one from the other."
+    )
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How stored values become what the network sees: ``(x - offset) / scale``, background replaced before.
 
     ``offset`` (C, ...) is an image or a single value; ``background`` (stored units, or None) is what voxels equal to
-    zero are set to first.
+    zero are set to first; ``low`` and ``high`` are the least and the largest value of the training images.
     """
 
     offset: torch.Tensor
     scale: float
     background: float | None = None
+    low: float = 0.0
+    high: float = 0.0
 
     def __call__(self, block: Images, device: torch.device) -> torch.Tensor:
         """Return float32 ``(n, C, ...)`` on ``device``."""
@@ -90,9 +121,7 @@ def measure(images: Images, kind: str) -> Preprocessing:
     low, high, nonzero, distinct = np.inf, -np.inf, 0, len(images) == 1
     for part in blocks(images):
         block = np.asarray(images[part], dtype=np.float64)
-        if not np.isfinite(block).all():
-            bad = part.start + int(np.flatnonzero(~np.isfinite(block).all(axis=tuple(range(1, block.ndim))))[0])
-            raise FitError(f"Image {bad} holds NaN or infinite values. Leave it out or repair it, then fit again.")
+        check_finite(block, part.start)
         total += block.sum(0)
         squares += np.square(block).sum()
         low, high = min(low, float(block.min())), max(high, float(block.max()))
@@ -102,11 +131,11 @@ def measure(images: Images, kind: str) -> Preprocessing:
     if not distinct:
         raise FitError(f"All {len(images)} images are equal: there is nothing to cluster. Check the input.")
     if kind == "unit":
-        return Preprocessing(torch.full((1,), low), (high - low) or 1.0)
+        return Preprocessing(torch.full((1,), low), (high - low) or 1.0, None, low, high)
     if kind == "published":
-        return Preprocessing(torch.zeros(1), high or 1.0, above / max(nonzero, 1))
+        return Preprocessing(torch.zeros(1), high or 1.0, above / max(nonzero, 1), low, high)
     mean = total / len(images)
     if kind == "scaled":
         mean = np.full((1,), mean.mean())
     deviation = float(np.sqrt(max(squares / images.size - np.square(mean).mean(), 0.0)))
-    return Preprocessing(torch.from_numpy(mean.astype(np.float32)), deviation or 1.0)
+    return Preprocessing(torch.from_numpy(mean.astype(np.float32)), deviation or 1.0, None, low, high)

@@ -45,6 +45,7 @@ def save(method: ClusteringMethod, folder: Path) -> None:
             "embedding_size": method.embedding_size_,
             "scale": method.preprocessing_.scale,
             "background": method.preprocessing_.background,
+            "values": [method.preprocessing_.low, method.preprocessing_.high],
             "module": method.fingerprint_,
             "reading": method.reading_,
             "warnings": method.warnings_,
@@ -66,12 +67,11 @@ def load(folder: Path | str, device: str = "auto", module: nn.Module | None = No
         method = make_method(values["method"], {**values["settings"], **given})
         method.history_, method.warnings_, method.reading_ = [], values["warnings"], values["reading"]
         tensors = load_file(folder / "model.safetensors")
-        preprocessing = Preprocessing(tensors[OFFSET], values["scale"], values["background"])
+        preprocessing = Preprocessing(tensors[OFFSET], values["scale"], values["background"], *values["values"])
         method._prepare(tuple(values["image_shape"]), preprocessing)
         if values["module"] != method.fingerprint_:
-            raise RunFolderError(
-                f"The model in {folder} was fitted on another module. Load it with load(..., module=)."
-            )
+            other = "a module of its own" if module is None else "another module"
+            raise RunFolderError(f"The model in {folder} was fitted on {other}. Give that module: load(..., module=).")
         method.n_clusters_ = values["n_clusters"]
         if not method.fingerprint_:
             restore_module("network", method.network_, tensors)

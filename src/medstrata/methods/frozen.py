@@ -87,6 +87,8 @@ class FrozenFeatures(ClusteringMethod):
     def _build(self, image_shape: tuple[int, ...]) -> nn.Module:
         if self.module is None:
             return nn.Identity()
+        if not isinstance(self.module, nn.Module):
+            raise FitError(f"module must be a torch.nn.Module, not {self.module!r}. Load the network first.")
         self.fingerprint_ = fingerprint(self.module)
         return self.module
 
@@ -94,7 +96,15 @@ class FrozenFeatures(ClusteringMethod):
         """Nothing to train."""
 
     def _features(self, x: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.network_(x)
+        try:
+            features: torch.Tensor = self.network_(x)
+        except RuntimeError as error:
+            raise FitError(
+                f"The module does not take images {tuple(x.shape[1:])} ({str(error).splitlines()[0]}). Give images as "
+                "it wants them, such as three equal channels for grey ones, or wrap it in a module that brings them so."
+            ) from error
+        if not isinstance(features, torch.Tensor) or features.ndim < 2:
+            raise FitError("The module must return one tensor: vectors (n, Z) or feature maps (n, F, ...). Wrap it.")
         return features
 
     def _embed(self, features: torch.Tensor) -> torch.Tensor:

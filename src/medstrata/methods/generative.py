@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medstrata.errors import FitError
 from medstrata.learning.batches import blocks
 from medstrata.learning.comm import generator
 from medstrata.methods.method import BLOCK, ClusteringMethod
@@ -49,9 +51,12 @@ def sample(
 
     Raises
     ------
-    FitError : not fitted, no such cluster, or an empty one
+    FitError : not fitted, no such cluster or an empty one, ``count`` below 1
     """
     check_fitted(method)
+    for name, value, least in (("count", count, 1), ("cluster", cluster, 0)):
+        if not isinstance(value, Integral) or value < least:
+            raise FitError(f"{name} is {value!r}, but must be a whole number of at least {least}.")
     chance, images, rank, found = generator(random_state, cluster), [], [], 0
     for _ in range(ROUNDS):
         x, q = candidates(method, max(count, 32), cluster, chance, decode)

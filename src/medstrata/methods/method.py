@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from torch import nn
 
 from medstrata.errors import FitError
-from medstrata.learning.batches import Images, Preprocessing, as_images, blocks, measure
+from medstrata.learning.batches import Images, Preprocessing, as_images, blocks, measure, other_scale
 from medstrata.learning.comm import choose_device
 from medstrata.learning.fitting import Fit
 from medstrata.learning.reading import natural_clusters, read_clusters
@@ -117,6 +117,8 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         """Return the embedding (N, Z) and the soft assignment (N, K) in one pass."""
         images = self._as_images(X)
         check_fitted(self, images)
+        if sentence := other_scale(images, self.preprocessing_):
+            warnings.warn(sentence, stacklevel=3)
         z = self._embed_all(images, progress)
         return z.cpu().numpy(), self._assign_all(z).cpu().numpy()
 
@@ -157,7 +159,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
                 progress("embedding", part.stop, len(images))
         z = torch.cat(parts)
         if not torch.isfinite(z).all():
-            raise FitError("Training diverged: the network gives NaN. Use a smaller learning_rate.")
+            raise FitError("The network gives NaN. If it was trained here, it diverged: use a smaller learning_rate.")
         return z
 
     def _assign_all(self, z: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from importlib import import_module
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -87,9 +88,10 @@ def check_settings(method: ClusteringMethod, count: int) -> None:
     """Raise FitError for settings that are impossible for ``count`` images."""
     if method.assignment not in method.ASSIGNMENTS:
         raise FitError(f"assignment is {method.assignment!r}, but must be one of: {', '.join(method.ASSIGNMENTS)}.")
-    if method.n_clusters != AUTO and (isinstance(method.n_clusters, str) or not 1 <= method.n_clusters <= count):
+    asked = method.n_clusters
+    if asked != AUTO and not (isinstance(asked, Integral) and 1 <= asked <= count):
         raise FitError(
-            f"{method.n_clusters} clusters were asked for and there are {count} images. "
+            f"{asked!r} clusters were asked for and there are {count} images. "
             f'Choose between 1 and {count} clusters, or "auto".'
         )
     check_training(method.training)

@@ -19,6 +19,7 @@ from medstrata.pipeline.inputs import source_of
 from medstrata.run import Progress, RunFolder, atomic, folder_error, no_progress
 
 INDEX = "index.csv"
+COLUMNS = ("image_id", "folder", "name", "frame", "probability", "margin", "reason")
 REJECTED = "rejected"
 SUFFIXES = (".dcm", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".mha", ".nrrd")
 """File names may hold patients' names. A link is named after the image's id; of the old name only these are kept."""
@@ -37,7 +38,7 @@ def export_folders(out: Path, target: Path, copy: bool = False, progress: Progre
 
     Each image becomes a symbolic link to its file, or with ``copy`` a copy; a series of files becomes a folder of them.
     Images that share one file with others (an array, several images in one file) cannot be parted: ``index.csv`` says
-    so. ``index.csv`` has one row per image of the run: image_id, folder, name, probability, margin, reason. What fails
+    so. ``index.csv`` has one row per image of the run: ``COLUMNS``. What fails
     or is stopped takes back what it made, so that the same command can be given again.
 
     No name in ``target`` tells a patient, but a link leads to the original path and a copy is the original file.
@@ -56,15 +57,17 @@ def export_folders(out: Path, target: Path, copy: bool = False, progress: Progre
         raise RunFolderError("INPUT is a zip, and nothing can link into a zip. Add --copy.")
     rows = pq.read_table(out / "assignments.parquet").to_pylist()
     files = _files(out)
+    frames = _frames(out)
     shared = Counter(name for names in files.values() for name in set(names))
     entries: list[dict[str, Any]] = []
     try:
         target.mkdir(parents=True, exist_ok=True)
         for number, row in enumerate(rows, start=1):
-            entries.append(_place(row, files.get(row["image_id"], []), shared, source, target, copy))
+            entry = _place(row, files.get(row["image_id"], []), shared, source, target, copy)
+            entries.append(entry | {"frame": frames.get(row["image_id"], "")})
             progress("export", number, len(rows))
         with atomic(target / INDEX) as part, open(part, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ["image_id", "folder", "name", "probability", "margin", "reason"])
+            writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(entries)
     except BaseException as error:
@@ -95,6 +98,12 @@ def _files(out: Path) -> dict[str, list[str]]:
     return {image_id: list(names) for image_id, names in found.items()}
 
 
+def _frames(out: Path) -> dict[str, int]:
+    """Return for each image that is one of several in its file which of them it is: a row of an array, a frame."""
+    table = pq.read_table(out / "private" / "sources.parquet", columns=["image_id", "frame"]).to_pylist()
+    return {row["image_id"]: row["frame"] for row in table if row["frame"] is not None}
+
+
 def _folder(row: dict[str, Any]) -> str:
     return REJECTED if row["cluster"] < 0 else f"cluster-{row['cluster']:02d}"
 
@@ -110,7 +119,7 @@ def _place(
     if not names:
         return entry | {"name": "", "reason": "the run no longer knows its file"}
     if any(shared[file] > 1 for file in names):
-        return entry | {"name": "", "reason": "its file holds other images too"}
+        return entry | {"name": "", "reason": "its file holds other images too (column frame: which of them it is)"}
     (target / folder).mkdir(exist_ok=True)
     place = target / folder / name
     try:

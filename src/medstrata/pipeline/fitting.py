@@ -62,7 +62,8 @@ def fit(
     _baselines(out, pixels, method.n_clusters_, plan.seed)
     forget_checkpoints(out)
     used = len(np.unique(method.labels_))
-    say(f"fit: {plan.method} found {used} clusters in {len(method.history_)} epochs")
+    epochs = f" in {len(method.history_)} epochs" if method.history_ else ""
+    say(f"fit: the method {plan.method} made {used} clusters{epochs}")
     return {"clusters_used": used, "warnings": method.warnings_, "threads": processors(), "device": str(method.device_)}
 
 

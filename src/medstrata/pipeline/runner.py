@@ -115,7 +115,9 @@ def _do(stage: Stage, job: Job) -> None:
     elif job.folder.is_done(stage.name, token := stage.token(job), stage.files):
         job.say(f"{stage.name}: up to date")
     else:
-        job.folder.forget(NAMES[NAMES.index(stage.name) :])  # a stage that is killed midway is not done
+        # A stage that is killed midway is not done, nor what was made from its files. A plan alone touches no file of
+        # another stage: those that none of its changed keys concern stay done.
+        job.folder.forget(("plan",) if stage.name == "plan" else NAMES[NAMES.index(stage.name) :])
         started = time.monotonic()
         facts = stage.work(job)
         job.folder.mark(stage.name, token, time.monotonic() - started, **facts)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medstrata.report.facts import Facts
+from medstrata.report.facts import Cluster, Facts
 from medstrata.report.wording import association, count, listing, number, percent, things
 
 LARGEST_SHARE = 0.9
@@ -130,13 +130,18 @@ def _tiny(facts: Facts) -> list[Finding]:
     tiny = [
         f"cluster {cluster.number} ({things(cluster.size, facts.noun)})"
         for cluster in facts.clusters
-        if cluster.number >= 0 and cluster.size > 0 and (cluster.share < limit or cluster.size < TINY_SIZE)
+        if cluster.number >= 0 and cluster.size > 0 and _is_tiny(cluster, limit, facts.n_clusters)
     ]
     if not tiny:
         return []
     shown = listing(tiny[:8] + ([f"{len(tiny) - 8} more"] if len(tiny) > 8 else []))
     text = f"Very small: {shown}. These are often outliers, damaged images or a rare kind: look at them one by one."
     return [Finding("tiny", "Very small clusters", text)]
+
+
+def _is_tiny(cluster: Cluster, limit: float, n_clusters: int) -> bool:
+    """Few images, or few for the set: in a set of ten, four are a good part of it."""
+    return cluster.share < limit or (cluster.size < TINY_SIZE and cluster.share < 0.5 / n_clusters)
 
 
 def _baselines(facts: Facts) -> list[Finding]:
