@@ -17,7 +17,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from medstrata.errors import MedstrataError
-    from medstrata.evidence.maps.clam import cluster_activation_map
+    from medstrata.evidence.maps.activation import cluster_activation_map
+    from medstrata.evidence.maps.clam import Clam
+    from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
     from medstrata.evidence.metrics import score
     from medstrata.images.store import load_images
     from medstrata.learning.train import Training
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from medstrata.simulation.study import simulate_study
 
 _HOME = {
+    "Clam": "medstrata.evidence.maps.clam",
+    "IntegratedGradients": "medstrata.evidence.maps.integrated_gradients",
     "ContrastiveAutoencoder": "medstrata.methods.contrastive",
     "DCEC": "medstrata.methods.dcec",
     "DVC": "medstrata.methods.dvc",
@@ -40,7 +44,7 @@ _HOME = {
     "Fusion": "medstrata.methods.fusion",
     "MedstrataError": "medstrata.errors",
     "Training": "medstrata.learning.train",
-    "cluster_activation_map": "medstrata.evidence.maps.clam",
+    "cluster_activation_map": "medstrata.evidence.maps.activation",
     "load": "medstrata.methods.files",
     "load_images": "medstrata.images.store",
     "run_pipeline": "medstrata.pipeline.runner",
@@ -51,10 +55,12 @@ _HOME = {
 __all__ = [
     "DCEC",
     "DVC",
+    "Clam",
     "ContrastiveAutoencoder",
     "DeepMCAT",
     "FrozenFeatures",
     "Fusion",
+    "IntegratedGradients",
     "MedstrataError",
     "Training",
     "__version__",

@@ -9,46 +9,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
+from tiny_model import TinyModel, images_of
 from torch import nn
 
 from medstrata.errors import FitError
 from medstrata.evidence.maps import clam
-from medstrata.evidence.maps.clam import cluster_activation_map, cluster_means, common_scale
+from medstrata.evidence.maps.activation import cluster_activation_map
+from medstrata.evidence.maps.clam import Clam
 
 Array = NDArray[Any]
-
-
-class TinyModel:
-    """Two convolutions of stride 2, a linear embedding and prototypes; stored values 0..255."""
-
-    background = -0.3
-
-    def __init__(self, dimensions: int, channels: int = 1, widths: tuple[int, int] = (4, 7), clusters: int = 3) -> None:
-        torch.manual_seed(dimensions)
-        convolution = (nn.Conv2d, nn.Conv3d)[dimensions - 2]
-        self.encoder = nn.Sequential(
-            convolution(channels, widths[0], 4, stride=2, padding=1),
-            nn.LeakyReLU(0.1),
-            convolution(widths[0], widths[1], 4, stride=2, padding=1),
-            nn.LeakyReLU(0.1),
-        )
-        self.embedding = nn.Linear(widths[1] * (12 if dimensions == 2 else 24), 5)
-        self.prototypes = torch.randn(clusters, 5)
-        for parameter in (*self.encoder.parameters(), *self.embedding.parameters()):
-            parameter.requires_grad_(False)
-
-    def tensor(self, block: Array) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32)) / 64 - 2
-
-    def feature_maps(self, x: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.encoder(x)
-        return features
-
-    def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
-        z = self.embedding(self.encoder(x).flatten(1))
-        similarity = 1 / (1 + (z[:, None] - self.prototypes).square().sum(2))
-        q: torch.Tensor = similarity / similarity.sum(1, keepdim=True)
-        return q
 
 
 def upsampled(small: Array, grid: tuple[int, ...]) -> Array:
@@ -77,25 +46,20 @@ def naive_map(
     return np.maximum(total, 0), np.array(weights)
 
 
-def images_of(dimensions: int, count: int = 5, channels: int = 1) -> Array:
-    shape = (count, channels, *((16, 12) if dimensions == 2 else (8, 12, 16)))
-    return np.random.default_rng(dimensions).integers(0, 256, shape, dtype=np.uint8)
-
-
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize(("fill", "channels"), [("background", None), ("zero", None), ("background", 3)])
 def test_equals_the_plain_loop(dimensions: int, fill: Any, channels: int | None) -> None:
     model, images = TinyModel(dimensions), images_of(dimensions)
-    found = cluster_activation_map(model, images, batch_size=2, max_channels=channels, fill=fill)
+    found = cluster_activation_map(model, images, Clam(channels, fill), batch_size=2)
     assert found.maps.shape == (5, *images.shape[2:]) and found.maps.dtype == np.float32
     for i, image in enumerate(images):
         expected, weights = naive_map(model, image, None, -0.3 if fill == "background" else 0.0, channels)
         np.testing.assert_allclose(found.maps[i], expected, atol=1e-5)
-        assert found.weight_spread[i] == pytest.approx(weights.std() / weights.mean(), rel=1e-3)
+        assert found.facts["weight_spread"][i] == pytest.approx(weights.std() / weights.mean(), rel=1e-3)
         a = model.feature_maps(model.tensor(image[None]))[0].numpy()[:channels]
         uniform = np.maximum(sum(upsampled(part, image.shape[1:]) for part in a), 0)
         r = np.corrcoef(expected.ravel(), uniform.ravel())[0, 1]
-        assert found.uniform_correlation[i] == pytest.approx(r, abs=1e-4)
+        assert found.facts["uniform_correlation"][i] == pytest.approx(r, abs=1e-4)
     own = model.soft_assignment(model.tensor(images)).argmax(1)
     np.testing.assert_array_equal(found.cluster, own.numpy())
     assert found.maps.max() > 0
@@ -104,15 +68,15 @@ def test_equals_the_plain_loop(dimensions: int, fill: Any, channels: int | None)
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_several_channels_of_the_image(dimensions: int) -> None:
     model, images = TinyModel(dimensions, channels=3), images_of(dimensions, count=2, channels=3)
-    found = cluster_activation_map(model, images)
+    found = cluster_activation_map(model, images, Clam())
     for i, image in enumerate(images):
         np.testing.assert_allclose(found.maps[i], naive_map(model, image, None, -0.3, None)[0], atol=1e-5)
 
 
 def test_cluster_can_be_chosen() -> None:
     model, images = TinyModel(2), images_of(2)
-    for_all = cluster_activation_map(model, images, 2)
-    each = cluster_activation_map(model, images, np.array([0, 1, 2, 0, 1]), batch_size=2)
+    for_all = cluster_activation_map(model, images, Clam(), 2)
+    each = cluster_activation_map(model, images, Clam(), np.array([0, 1, 2, 0, 1]), batch_size=2)
     assert for_all.cluster.tolist() == [2] * 5
     assert each.cluster.tolist() == [0, 1, 2, 0, 1]
     for i, image in enumerate(images):
@@ -123,7 +87,7 @@ def test_cluster_can_be_chosen() -> None:
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_result_does_not_depend_on_batches_nor_memory(dimensions: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = TinyModel(dimensions), images_of(dimensions)
-    whole = cluster_activation_map(model, images, batch_size=5)
+    whole = cluster_activation_map(model, images, Clam(), batch_size=5)
     seen: list[int] = []
     original = model.soft_assignment
 
@@ -137,9 +101,9 @@ def test_result_does_not_depend_on_batches_nor_memory(dimensions: int, monkeypat
         monkeypatch.setattr(model, "soft_assignment", watched)
         for batch_size in (1, 3):
             seen.clear()
-            found = cluster_activation_map(model, images, batch_size=batch_size)
+            found = cluster_activation_map(model, images, Clam(), batch_size=batch_size)
             np.testing.assert_allclose(found.maps, whole.maps, atol=1e-5)
-            np.testing.assert_allclose(found.weight_spread, whole.weight_spread, rtol=1e-3)
+            np.testing.assert_allclose(found.facts["weight_spread"], whole.facts["weight_spread"], rtol=1e-3)
             assert max(seen) <= max(limit, batch_size * 4 * images[0].size)
 
 
@@ -150,7 +114,7 @@ def test_flat_channels_are_left_out() -> None:
     with torch.no_grad():
         last.weight[3] = 0
         last.bias[3] = 0.7  # type: ignore[index]
-    found = cluster_activation_map(model, images)
+    found = cluster_activation_map(model, images, Clam())
     for i, image in enumerate(images):
         x = model.tensor(image[None])
         a = model.feature_maps(x)[0].numpy()
@@ -163,7 +127,7 @@ def test_flat_channels_are_left_out() -> None:
             weights.append(float(model.soft_assignment(masked)[0, found.cluster[i]]))
             total += weights[-1] * u
         np.testing.assert_allclose(found.maps[i], np.maximum(total, 0), atol=1e-4)
-        assert found.weight_spread[i] == pytest.approx(np.std(weights) / np.mean(weights), rel=1e-3)
+        assert found.facts["weight_spread"][i] == pytest.approx(np.std(weights) / np.mean(weights), rel=1e-3)
 
 
 def test_large_constant_is_flat_whatever_the_rounding() -> None:
@@ -178,50 +142,38 @@ def test_all_channels_flat_give_an_empty_map() -> None:
     for layer in model.encoder:
         for parameter in layer.parameters():
             nn.init.zeros_(parameter)
-    found = cluster_activation_map(model, images_of(2))
+    found = cluster_activation_map(model, images_of(2), Clam())
     assert not found.maps.any()
-    assert found.weight_spread.tolist() == [0.0] * 5
-    assert np.isnan(found.uniform_correlation).all()
+    assert found.facts["weight_spread"].tolist() == [0.0] * 5
+    assert np.isnan(found.facts["uniform_correlation"]).all()
 
 
 def test_equal_weights_are_reported_as_such() -> None:
     model = TinyModel(2)
     model.prototypes = torch.zeros(3, 5)  # every image is a third of each cluster, masked or not
-    found = cluster_activation_map(model, images_of(2))
-    np.testing.assert_allclose(found.weight_spread, 0, atol=1e-6)
-    np.testing.assert_allclose(found.uniform_correlation, 1, atol=1e-9)
+    found = cluster_activation_map(model, images_of(2), Clam())
+    np.testing.assert_allclose(found.facts["weight_spread"], 0, atol=1e-6)
+    np.testing.assert_allclose(found.facts["uniform_correlation"], 1, atol=1e-9)
 
 
 def test_images_without_channel_axis_are_taken() -> None:
     model, images = TinyModel(2), images_of(2)
     np.testing.assert_array_equal(
-        cluster_activation_map(model, images[:, 0]).maps, cluster_activation_map(model, images).maps
+        cluster_activation_map(model, images[:, 0], Clam()).maps, cluster_activation_map(model, images, Clam()).maps
     )
 
 
 def test_wrong_questions_are_refused() -> None:
     model, images = TinyModel(2), images_of(2)
     with pytest.raises(FitError, match="no cluster 3: the model has clusters 0 to 2"):
-        cluster_activation_map(model, images, 3)
+        cluster_activation_map(model, images, Clam(), 3)
     with pytest.raises(FitError, match="no cluster -1"):
-        cluster_activation_map(model, images, [0, 0, -1, 0, 0])
+        cluster_activation_map(model, images, Clam(), [0, 0, -1, 0, 0])
     with pytest.raises(FitError, match="2 clusters were given for 5 images"):
-        cluster_activation_map(model, images, [0, 1])
+        cluster_activation_map(model, images, Clam(), [0, 1])
     with pytest.raises(FitError, match="batch_size"):
-        cluster_activation_map(model, images, batch_size=0)
-
-
-def test_common_scale_keeps_relative_strength() -> None:
-    maps = np.array([[[0, 2.0]], [[8.0, 4]]], dtype=np.float32)
-    scaled, largest = common_scale(maps)
-    assert largest == 8.0
-    assert scaled.tolist() == [[[0, 0.25]], [[1, 0.5]]]
-    empty, zero = common_scale(np.zeros((2, 3, 3), dtype=np.float32))
-    assert zero == 0.0 and not empty.any()
-
-
-def test_cluster_means_written_out() -> None:
-    maps = np.array([[[1.0, 0]], [[3, 2]], [[5, 5]], [[9, 9]]], dtype=np.float16)
-    means = cluster_means(maps, np.array([2, 2, 0, -1]), 4)
-    assert means.dtype == np.float32
-    assert means.tolist() == [[[5, 5]], [[0, 0]], [[2, 1]], [[0, 0]]]
+        cluster_activation_map(model, images, Clam(), batch_size=0)
+    with pytest.raises(FitError, match="max_channels"):
+        Clam(0)
+    with pytest.raises(FitError, match="use IntegratedGradients"):
+        cluster_activation_map(model, images, Clam(), 1, against=0)

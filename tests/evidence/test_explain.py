@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from medstrata.errors import RunFolderError
 from medstrata.evidence.explain import canonical_affine, explain
@@ -35,6 +36,9 @@ class PlantedModel:
         pool = torch.nn.functional.avg_pool2d if x.ndim == 4 else torch.nn.functional.avg_pool3d
         half = torch.arange(x.shape[-1]) < x.shape[-1] // 2
         return torch.cat([pool(x * half, 4), pool(x * ~half, 4)], dim=1)
+
+    def differentiable_assignment(self, x: torch.Tensor) -> torch.Tensor:
+        return self.soft_assignment(x)
 
     def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
         sides = self.feature_maps(x).flatten(2).sum(2)
@@ -94,10 +98,17 @@ def test_planted_squares(tmp_path: Path) -> None:
     maps = np.load(out / "maps" / "maps.npy")
     assert maps.shape == (4, 16, 16) and maps.dtype == np.float16
     assert maps.max() == 1.0 == maps[0].max()  # b is the brightest
+    pixels = np.load(out / "pixels.npy")[:, 0].astype(float)
+    mean = {
+        0: pixels[[0, 1, 2, 4]].mean(0),
+        1: pixels[[3, 5, 6, 7]].mean(0),
+    }  # e: a tie
     for row, activation in zip(index, maps, strict=True):
         assert row["peak"] == pytest.approx(float(activation.max()), rel=1e-3)
-        top, left = row["peak_index"]
-        assert 4 <= top < 8 and (4 <= left < 8 if row["cluster"] == 0 else 8 <= left < 12)
+        side = np.where(np.arange(16) < 8, 1, -1) * (1 if row["cluster"] == 0 else -1)  # slope of the log odds
+        expected = gaussian_filter(side * (pixels[row["row"]] - mean[1 - row["cluster"]]), 2).clip(0)
+        np.testing.assert_allclose(activation, expected * row["peak"] / expected.max(), atol=2e-3)
+        assert row["completeness"] == pytest.approx(1, abs=1e-3)
     means = np.load(out / "maps" / "cluster_maps.npy")
     assert seen[-1] == ("explain", 5, 5)  # every member, since the mean is over all of them
     assert summary == json.loads((out / "maps" / "summary.json").read_text())
@@ -138,7 +149,7 @@ def test_volumes_go_back_to_their_source(tmp_path: Path) -> None:
     with_source = {**common, "source_affine": source_affine.ravel().tolist(), "image_id": "v"}
     without = {"source_shape": [8, 8, 8], "image_id": "w"}
     out = tmp_path / "out"
-    write_run(out, np.concatenate([pixels, pixels]), [with_source, without], [0, 1], [1.0, 1.0])
+    write_run(out, np.concatenate([pixels, 0 * pixels]), [with_source, without], [0, 1], [1.0, 1.0])
     explain(out, PlantedModel(), 5)
     maps = np.load(out / "maps" / "maps.npy").astype(np.float32)
     found: Any = nib.load(out / "maps" / "image_v.nii.gz")
@@ -147,7 +158,7 @@ def test_volumes_go_back_to_their_source(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.asarray(found.dataobj).transpose(2, 1, 0), expected, atol=3e-3)
     weight = expected / expected.sum()
     centre = [float((weight * axis).sum()) for axis in np.indices(expected.shape)]
-    np.testing.assert_allclose(centre, [3.5, 3.5, 11.5], atol=1.0)
+    np.testing.assert_allclose(centre, [3.5, 3.5, 11.5], atol=1.5)  # smoothed, and cut at the border
     unplaced: Any = nib.load(out / "maps" / "image_w.nii.gz")
     np.testing.assert_allclose(np.asarray(unplaced.dataobj).transpose(2, 1, 0), maps[1], atol=3e-3)
     mean: Any = nib.load(out / "maps" / "cluster_0.nii.gz")
@@ -196,28 +207,36 @@ def test_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "two" / "maps" / path.name).read_bytes(), path.name
 
 
-def test_caution_where_the_weights_do_not_matter(tmp_path: Path) -> None:
+def test_maps_that_say_nothing_must_not_be_used(tmp_path: Path) -> None:
     class Indifferent(PlantedModel):
         def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.full((len(x), 3), 1 / 3)
+            return torch.softmax(1e-3 * self.feature_maps(x).flatten(2).sum(2), 1)
 
     flat_run(tmp_path / "out")
     summary = explain(tmp_path / "out", Indifferent(), 2)
-    assert summary["uniform_correlation"] == pytest.approx(1.0)
-    assert summary["weight_spread"] == pytest.approx(0.0, abs=1e-6)
-    assert summary["caution"].startswith("The weights hardly matter here")
+    first = summary["clusters"][0]
+    assert first["probability"] == pytest.approx(0.5, abs=0.01) == first["without"]
+    assert first["caution"].startswith("This map should not be used") and not first["check"] and not summary["caution"]
+    sure = explain(tmp_path / "out", Sure(), 2)["clusters"][0]
+    assert not sure["caution"] and sure["without"] < 0.5 < sure["without_random"]
+    assert f"from {sure['probability']:.2f} to {sure['without']:.2f}" in sure["check"]
+
+
+class Sure(PlantedModel):
+    def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(20 * self.feature_maps(x).flatten(2).sum(2), 1)
 
 
 def test_caution_where_the_maps_are_empty(tmp_path: Path) -> None:
     class Silent(PlantedModel):
-        def feature_maps(self, x: torch.Tensor) -> torch.Tensor:
-            return -1 - super().feature_maps(x)
+        def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(0 * self.feature_maps(x).flatten(2).sum(2), 1)
 
     flat_run(tmp_path / "out")
     summary = explain(tmp_path / "out", Silent(), 1)
-    assert summary["scale"] == 0.0 and summary["uniform_correlation"] is None
+    assert summary["scale"] == 0.0 and summary["completeness"] is None
     assert summary["caution"].startswith("All maps are empty")
-    assert pq.read_table(tmp_path / "out" / "maps" / "index.parquet")["uniform_correlation"].null_count == 2
+    assert pq.read_table(tmp_path / "out" / "maps" / "index.parquet")["completeness"].null_count == 2
 
 
 @pytest.mark.parametrize("name", ["images.parquet", "pixels.npy", "assignments.parquet", "soft_assignments.npy"])

@@ -11,21 +11,22 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
 from medstrata.errors import RunFolderError
-from medstrata.evidence.maps.clam import Explainable, cluster_activation_map
+from medstrata.evidence.maps.activation import cluster_activation_map
+from medstrata.evidence.maps.deletion import deletion
+from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
+from medstrata.evidence.maps.rule import Cohort, Explainable, Question, measure_cohort
+from medstrata.evidence.maps.summary import summarise
 from medstrata.evidence.maps.write import write_map_nifti, write_overlay_png
 from medstrata.images.grid import to_source, to_source_2d
 from medstrata.run import Progress, atomic, folder_error, no_progress, write_json, write_table
 
-RULE = "Cluster activation map (Ryan et al., J. Med. Imaging 2022)"
+RULE = IntegratedGradients()
 
-HARDLY_MATTERS = 0.99
-"""Above this correlation with the maps of equal weights a caution is written."""
-
-AVERAGED, MASKED = 256, 16_384
-"""A cluster's map is the mean over at most 256 of its members, or as many as make 16,384 masked images (channels)."""
+AVERAGED = 256  # members that a cluster's map is the mean of, at most
 
 IMAGES_AT_ONCE = 16
 
@@ -52,8 +53,7 @@ class Explained:
 class Findings:
     """What is known of each explained image, in their order; ``sums``: the maps of each cluster added up."""
 
-    weight_spread: list[float]
-    uniform_correlation: list[float]
+    facts: dict[str, list[float]]
     sums: Maps
     scale: float = 0.0
 
@@ -75,16 +75,15 @@ def explain(out: Path, model: Explainable, maps_per_cluster: int, progress: Prog
     pixels = _read(out / "pixels.npy", lambda path: np.load(path, mmap_mode="r"))
     k = _read(out / "soft_assignments.npy", lambda path: np.load(path, mmap_mode="r")).shape[1]
     assignments = _read(out / "assignments.parquet", pq.read_table)
-    channels = model.feature_maps(model.tensor(pixels[:1])).shape[1]
-    averaged = min(AVERAGED, max(1, MASKED // channels))
-    chosen = choose(assignments, images, maps_per_cluster, averaged, _with_text(out))
+    chosen = choose(assignments, images, maps_per_cluster, AVERAGED, _with_text(out))
     folder = out / "maps"
-    findings = Findings([], [], np.zeros((k, *pixels.shape[2:]), dtype=np.float32))
+    cohort = measure_cohort(model, pixels)
+    findings = Findings({name: [] for name in FACTS}, np.zeros((k, *pixels.shape[2:]), dtype=np.float32))
     try:
         clear(folder)
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as store:
-            for one, activation in _compute(model, pixels, chosen, findings, progress):
+            for one, activation in _compute(model, pixels, chosen, cohort, findings, progress):
                 if one.shown:
                     store.write(activation.tobytes())
                 if one.averaged:
@@ -93,7 +92,7 @@ def explain(out: Path, model: Explainable, maps_per_cluster: int, progress: Prog
             _write_all(out, store, pixels, chosen, findings)
     except OSError as error:
         raise folder_error(error, folder) from error
-    summary = summarise(chosen, findings, k)
+    summary = summarise(RULE.name, [one.cluster for one in chosen], findings.facts, k, findings.scale)
     write_json(folder / "summary.json", summary)
     return summary
 
@@ -139,17 +138,28 @@ def choose(
 
 
 def _compute(
-    model: Explainable, pixels: NDArray[Any], chosen: Sequence[Explained], findings: Findings, progress: Progress
+    model: Explainable,
+    pixels: NDArray[Any],
+    chosen: Sequence[Explained],
+    cohort: Cohort,
+    findings: Findings,
+    progress: Progress,
 ) -> Iterator[tuple[Explained, Maps]]:
-    """Yield each image with its map, in no common scale yet."""
+    """Yield each image with what speaks for its cluster (the map above zero), in no common scale yet."""
     for start in range(0, len(chosen), IMAGES_AT_ONCE):
         block = chosen[start : start + IMAGES_AT_ONCE]
-        found = cluster_activation_map(model, pixels[[one.row for one in block]], [one.cluster for one in block])
-        findings.weight_spread += found.weight_spread.tolist()
-        findings.uniform_correlation += found.uniform_correlation.tolist()
-        findings.scale = max(findings.scale, float(found.maps.max()))
+        some = pixels[[one.row for one in block]]
+        found = cluster_activation_map(model, some, RULE, [one.cluster for one in block], cohort=cohort)
+        x = model.tensor(some)
+        question = Question(torch.from_numpy(found.cluster).to(x.device), torch.from_numpy(found.against), cohort)
+        tested = deletion(model, x, torch.from_numpy(found.maps).to(x.device), question)
+        for name in FACTS:
+            values = found.facts[name] if name in found.facts else tested[name].cpu().numpy()
+            findings.facts[name] += values.tolist()
+        maps = found.maps.clip(0)
+        findings.scale = max(findings.scale, float(maps.max()))
         progress("explain", start + len(block), len(chosen))
-        yield from zip(block, found.maps, strict=True)
+        yield from zip(block, maps, strict=True)
 
 
 def _write_all(
@@ -180,6 +190,7 @@ def _write_all(
     write_table(out / "maps" / "index.parquet", pa.Table.from_pylist(index, schema=INDEX_SCHEMA))
 
 
+FACTS = ("completeness", "probability", "without", "without_random")
 INDEX_SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -188,14 +199,13 @@ INDEX_SCHEMA = pa.schema(
         ("file", pa.string()),
         ("peak", pa.float64()),
         ("peak_index", pa.list_(pa.int32())),
-        ("weight_spread", pa.float64()),
-        ("uniform_correlation", pa.float64()),
+        *((name, pa.float64()) for name in FACTS),
     ]
 )
 
 
 def _index_row(one: Explained, scaled: Maps, name: str, number: int, findings: Findings) -> dict[str, Any]:
-    correlation = findings.uniform_correlation[number]
+    facts = {name: values[number] for name, values in findings.facts.items()}
     return {
         "image_id": one.image_id,
         "row": one.row,
@@ -203,8 +213,7 @@ def _index_row(one: Explained, scaled: Maps, name: str, number: int, findings: F
         "file": name,
         "peak": float(scaled.max()),
         "peak_index": [int(at) for at in np.unravel_index(int(scaled.argmax()), scaled.shape)],
-        "weight_spread": findings.weight_spread[number],
-        "uniform_correlation": None if np.isnan(correlation) else correlation,
+        **{name: None if np.isnan(value) else value for name, value in facts.items()},
     }
 
 
@@ -261,45 +270,6 @@ def canonical_affine(grid: Sequence[int], spacing: Sequence[float]) -> NDArray[n
 
 def _affine(values: Sequence[float]) -> NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64).reshape(4, 4)
-
-
-def summarise(chosen: Sequence[Explained], findings: Findings, k: int) -> dict[str, Any]:
-    """Return ``maps/summary.json``: the rule, the common scale, and how much the weights of the channels mattered.
-
-    ``caution`` is a plain sentence where the maps must not be over-read, else "". Means of nothing are null.
-    """
-    summary = {"rule": RULE, "scale": findings.scale, **_means(range(len(chosen)), findings)}
-    everywhere = _caution(summary, findings.scale)
-    clusters = []
-    for cluster in range(k):
-        means = _means([i for i, one in enumerate(chosen) if one.cluster == cluster], findings)
-        own = "" if everywhere else _caution(means, findings.scale)
-        clusters.append({"cluster": cluster, **means, "caution": own})
-    return {**summary, "caution": everywhere, "clusters": clusters}
-
-
-def _means(rows: Sequence[int], findings: Findings) -> dict[str, Any]:
-    correlations = np.array([findings.uniform_correlation[row] for row in rows])
-    correlations = correlations[np.isfinite(correlations)]
-    return {
-        "images": len(rows),
-        "weight_spread": float(np.mean([findings.weight_spread[row] for row in rows])) if len(rows) else None,
-        "uniform_correlation": float(correlations.mean()) if len(correlations) else None,
-    }
-
-
-def _caution(means: dict[str, Any], scale: float) -> str:
-    if not means["images"]:
-        return ""
-    if scale == 0:
-        return "All maps are empty: no part of the network's last layer speaks for any cluster."
-    correlation = means["uniform_correlation"]
-    if correlation is None or correlation <= HARDLY_MATTERS:
-        return ""
-    return (
-        "The weights hardly matter here: with equal weights the maps would be almost the same "
-        f"(r = {correlation:.3f}), so they show where the network is active, and not what sets a cluster apart."
-    )
 
 
 def clear(folder: Path) -> None:

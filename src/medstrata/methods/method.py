@@ -141,8 +141,14 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
         """Network input ``(n, C, ...)`` -> soft assignment ``(n, K)``."""
         with torch.inference_mode():
-            self.network_.eval()
-            return self._assign_all(self._embed(self._features(x)))
+            return self.differentiable_assignment(x)
+
+    def differentiable_assignment(self, x: torch.Tensor) -> torch.Tensor:
+        """As ``soft_assignment``, with gradients with respect to x."""
+        self.network_.eval()
+        assign = self._assign if self.reader_ is None else self.reader_
+        q: torch.Tensor = assign(self._embed(self._features(x)))
+        return q
 
     def save(self, folder: Path | str) -> None:
         """Write ``model.safetensors`` and ``model.json`` into ``folder`` (``methods.files``)."""

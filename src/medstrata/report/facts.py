@@ -75,6 +75,7 @@ class Cluster:
     profile: list[ProfileRow]
     manufacturer: tuple[str, float, float] | None
     cautions: list[str]
+    map_check: str = ""
 
     @property
     def title(self) -> str:
@@ -228,7 +229,9 @@ def _plain(value: object) -> str:
 def list_clusters(run: RunFolder, labels: Labels, n_clusters: int, columns: list[Column]) -> list[Cluster]:
     """Describe clusters 0..K-1, and -1 where some images fit none."""
     probability, margin = numbers(run.assignments, "probability"), numbers(run.assignments, "margin")
-    cautions = map_cautions(run.maps.summary if run.maps else {})
+    summary = run.maps.summary if run.maps else {}
+    cautions = map_cautions(summary)
+    checks = {entry["cluster"]: entry.get("check", "") for entry in summary.get("clusters", [])}
     described = []
     for number in [*range(n_clusters), *([-1] if (labels < 0).any() else [])]:
         members = labels == number
@@ -244,6 +247,7 @@ def list_clusters(run: RunFolder, labels: Labels, n_clusters: int, columns: list
                 profile=profile(columns, members) if members.any() else [],
                 manufacturer=dominant_manufacturer(columns, members) if named and n_clusters > 1 else None,
                 cautions=cautions.get(number, []),
+                map_check=checks.get(number, ""),
             )
         )
     return described

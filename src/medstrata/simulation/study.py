@@ -96,11 +96,19 @@ class Study:
 
 def simulate_arrays(study: Study) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.bool_]]:
     """Return volumes (N, 1, D, H, W) in HU, labels (N,) and lesion masks (N, D, H, W), as ``simulate_study`` writes."""
+    volumes, lesions, _ = simulate_volumes(study)
+    return volumes, study.labels(), lesions
+
+
+def simulate_volumes(study: Study) -> tuple[NDArray[np.int16], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return volumes (N, 1, D, H, W) in HU and the masks (N, D, H, W) of lesions and of distractors."""
     volumes = np.empty((study.patients, 1, *study.shape), np.int16)
-    masks = np.empty((study.patients, *study.shape), np.bool_)
+    lesions = np.empty((study.patients, *study.shape), np.bool_)
+    distractors = np.empty_like(lesions)
     for number, phantom in enumerate(_phantoms(study)):
-        volumes[number, 0], masks[number] = _whole_hu(phantom), phantom.lesion
-    return volumes, study.labels(), masks
+        volumes[number, 0], lesions[number] = _whole_hu(phantom), phantom.lesion
+        distractors[number] = phantom.distractor
+    return volumes, lesions, distractors
 
 
 def simulate_study(out: Path, settings: Study = Study(), progress: Progress = no_progress) -> None:

@@ -1,4 +1,4 @@
-"""Cluster activation maps: what in an image speaks for its cluster. In 2-D and 3-D.
+"""CLAM: cluster activation maps as published, weighted sums of the encoder's last feature maps. In 2-D and 3-D.
 
     Ryan, Carlson, Butler, Fingerlin, Maier, Xing: Cluster activation mapping with application to computed tomography
     scans of the lung. J. Med. Imaging 9(2):026001, 2022. arXiv:2010.04794. It modifies Score-CAM (Wang et al., CVPR
@@ -42,15 +42,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from medstrata.errors import FitError
-from medstrata.learning.batches import Images, as_images
+from medstrata.evidence.maps.rule import Explainable, Facts, Question
 
 MASKED_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 """Largest size of the masked images that go through the network at once; one is always let through.
@@ -60,117 +58,43 @@ On a CPU they should stay in its cache: with 64 MB the maps take three times as 
 
 FLAT = 1e-6
 
-Clusters = int | Sequence[int] | NDArray[np.integer[Any]] | None
-
-
-class Explainable(Protocol):
-    """What a model must offer: see ``methods.method.ClusteringMethod``."""
-
-    @property
-    def background(self) -> float:
-        """Value of a voxel that tells nothing, in the network's space."""
-
-    def tensor(self, block: Images, /) -> torch.Tensor:
-        """Stored values (n, C, *grid) -> float32 as the network sees them."""
-
-    def feature_maps(self, x: torch.Tensor, /) -> torch.Tensor:
-        """(n, C, *grid) -> last feature maps of the encoder (n, F, *small), in evaluation mode."""
-
-    def soft_assignment(self, x: torch.Tensor, /) -> torch.Tensor:
-        """(n, C, *grid) -> soft assignment (n, K), in evaluation mode."""
-
 
 @dataclass(frozen=True)
-class ClusterMaps:
-    """Maps of n images.
+class Clam:
+    """The published rule.
 
-    ``maps`` (n, \\*grid) float32, >= 0, equation (3), in no common scale yet. ``cluster`` (n,): which cluster each
-    explains. ``weight_spread`` (n,): std(w) / mean(w). ``uniform_correlation`` (n,): Pearson's r with the map of equal
-    weights; NaN where either map is the same everywhere.
+    ``max_channels``: use the first channels only (11: as the authors' code); None: all. ``fill``: what a masked-out
+    voxel becomes, ``model.background`` or zero in the network's space.
     """
 
-    maps: NDArray[np.float32]
-    cluster: NDArray[np.int64]
-    weight_spread: NDArray[np.float64]
-    uniform_correlation: NDArray[np.float64]
+    max_channels: int | None = None
+    fill: Literal["background", "zero"] = "background"
+    needs_cohort = False
+    name = "Cluster activation map (Ryan et al., J. Med. Imaging 2022)"
 
+    def __post_init__(self) -> None:
+        if self.fill not in ("background", "zero") or (self.max_channels is not None and self.max_channels < 1):
+            raise FitError('Clam needs max_channels >= 1 or None, and fill "background" or "zero".')
 
-def cluster_activation_map(
-    model: Explainable,
-    images: Any,
-    cluster: Clusters = None,
-    *,
-    batch_size: int = 16,
-    max_channels: int | None = None,
-    fill: Literal["background", "zero"] = "background",
-) -> ClusterMaps:
-    """Explain why each image is in its cluster (see the module for the algorithm).
+    @torch.inference_mode()
+    def explain(self, model: Explainable, x: torch.Tensor, question: Question) -> tuple[torch.Tensor, Facts]:
+        """Images (n, C, *grid) as the network sees them -> maps (n, *grid), >= 0, in no common scale.
 
-    Parameters
-    ----------
-    model : a fitted method
-    images : array or memory map (N, H, W), (N, C, H, W) or (N, C, D, H, W) of stored values, as for ``model.predict``
-    cluster : the cluster to explain, one for all or one per image; None: each image's own
-    batch_size : images read at once; the result does not depend on it
-    max_channels : use the first channels only; None: all
-    fill : what a masked-out voxel becomes, ``model.background`` or zero in the network's space
-
-    Raises
-    ------
-    FitError : images of a wrong shape, or a cluster that the model does not have
-    """
-    array = as_images(images)
-    if batch_size < 1 or fill not in ("background", "zero") or (max_channels is not None and max_channels < 1):
-        raise FitError('A map needs batch_size >= 1, max_channels >= 1 or None, and fill "background" or "zero".')
-    asked = _per_image(cluster, len(array))
-    background = float(model.background) if fill == "background" else 0.0
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(array), batch_size):
-            block = slice(start, start + batch_size)
-            x = model.tensor(array[block])
-            chosen = _check_clusters(None if asked is None else asked[block], model.soft_assignment(x))
-            parts.append(_explain_block(model, x, chosen, background, max_channels))
-    return ClusterMaps(*(np.concatenate([part[field] for part in parts]) for field in range(4)))
-
-
-def _per_image(cluster: Clusters, count: int) -> NDArray[np.int64] | None:
-    if cluster is None:
-        return None
-    asked = np.asarray(cluster, dtype=np.int64)
-    if asked.shape not in ((), (count,)):
-        raise FitError(f"{asked.size} clusters were given for {count} images. Give one, or one per image.")
-    return np.broadcast_to(asked, (count,))
-
-
-def _check_clusters(asked: NDArray[np.int64] | None, q: torch.Tensor) -> torch.Tensor:
-    """Return the cluster (n,) to explain for each image of soft assignment ``q`` (n, K)."""
-    if asked is None:
-        return q.argmax(1)
-    if asked.min() < 0 or asked.max() >= q.shape[1]:
-        wrong = int(asked[(asked < 0) | (asked >= q.shape[1])][0])
-        raise FitError(f"There is no cluster {wrong}: the model has clusters 0 to {q.shape[1] - 1}.")
-    return torch.tensor(asked, device=q.device)
-
-
-def _explain_block(
-    model: Explainable, x: torch.Tensor, cluster: torch.Tensor, background: float, max_channels: int | None
-) -> tuple[NDArray[Any], ...]:
-    """Images ``x`` (n, C, *grid) of clusters (n,) -> maps, clusters, weight spreads, uniform correlations."""
-    features = model.feature_maps(x)[:, :max_channels]
-    weights, used = channel_weights(model, x, features, cluster, background)
-    maps = weighted_map(features, weights, x.shape[2:])
-    uniform = weighted_map(features, used.to(features.dtype), x.shape[2:])
-    count = used.sum(1).clamp(min=1)
-    mean = weights.sum(1) / count
-    deviation = ((weights - mean[:, None]).square() * used).sum(1).div(count).sqrt()
-    spread = torch.where(mean > 0, deviation / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0.0)
-    return (
-        maps.float().cpu().numpy(),
-        cluster.cpu().numpy(),
-        spread.double().cpu().numpy(),
-        _correlation(maps, uniform).cpu().numpy(),
-    )
+        ``weight_spread`` (n,): std(w) / mean(w); ``uniform_correlation`` (n,): Pearson's r with the map of equal
+        weights, NaN where either map is the same everywhere.
+        """
+        if (question.against >= 0).any():
+            raise FitError("Clam weighs channels for one cluster alone. To compare two, use IntegratedGradients().")
+        background = float(model.background) if self.fill == "background" else 0.0
+        features = model.feature_maps(x)[:, : self.max_channels]
+        weights, used = channel_weights(model, x, features, question.cluster, background)
+        maps = weighted_map(features, weights, x.shape[2:])
+        uniform = weighted_map(features, used.to(features.dtype), x.shape[2:])
+        count = used.sum(1).clamp(min=1)
+        mean = weights.sum(1) / count
+        deviation = ((weights - mean[:, None]).square() * used).sum(1).div(count).sqrt()
+        spread = torch.where(mean > 0, deviation / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0.0)
+        return maps, {"weight_spread": spread, "uniform_correlation": _correlation(maps, uniform)}
 
 
 def channel_weights(
@@ -231,19 +155,3 @@ def _correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     flat = (a.abs().amax(1) < FLAT) | (b.abs().amax(1) < FLAT)
     r = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
     return torch.where(flat, torch.nan, r.clamp(-1, 1))
-
-
-def common_scale(maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """Divide maps (n, \\*grid) by their one largest value; returns the maps in 0..1 and that value (0: all are 0)."""
-    largest = float(maps.max(initial=0.0))
-    return (maps / np.float32(largest) if largest > 0 else maps.copy()), largest
-
-
-def cluster_means(maps: NDArray[Any], clusters: NDArray[np.integer[Any]], k: int) -> NDArray[np.float32]:
-    """Mean map (k, \\*grid) of the images of each cluster 0..k-1; zero for a cluster without images."""
-    means = np.zeros((k, *maps.shape[1:]), dtype=np.float32)
-    for cluster in range(k):
-        members = np.flatnonzero(np.asarray(clusters) == cluster)
-        if len(members):
-            means[cluster] = maps[members].mean(axis=0, dtype=np.float32)
-    return means

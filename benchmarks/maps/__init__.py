@@ -1,0 +1,1 @@
+"""Do activation maps point at what was planted, and at nothing else?"""

@@ -1,0 +1,112 @@
+"""Cluster activation maps: what in an image speaks for its cluster, in 2-D and 3-D, by any rule of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medstrata.errors import FitError
+from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
+from medstrata.evidence.maps.rule import Cohort, Explainable, Question, Rule, measure_cohort
+from medstrata.learning.batches import as_images
+
+Clusters = int | Sequence[int] | NDArray[np.integer[Any]] | None
+
+
+@dataclass(frozen=True)
+class ClusterMaps:
+    """Maps of n images.
+
+    ``maps`` (n, \\*grid) float32: above zero what speaks for the cluster, below what speaks against it (no rule but
+    integrated gradients goes below zero). ``cluster`` (n,): which cluster each explains; ``against`` (n,): which one it
+    is compared with, -1 for all others. ``facts``: figures (n,) that the rule reports of each map.
+    """
+
+    maps: NDArray[np.float32]
+    cluster: NDArray[np.int64]
+    against: NDArray[np.int64]
+    facts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+def cluster_activation_map(
+    model: Explainable,
+    images: Any,
+    rule: Rule = IntegratedGradients(),  # noqa: B008 - frozen
+    cluster: Clusters = None,
+    against: Clusters = None,
+    *,
+    cohort: Any = None,
+    batch_size: int = 16,
+) -> ClusterMaps:
+    """Explain why each image is in its cluster.
+
+    Parameters
+    ----------
+    model : a fitted method
+    images : array or memory map (N, H, W), (N, C, H, W) or (N, C, D, H, W) of stored values, as for ``model.predict``
+    rule : ``IntegratedGradients()``, or ``Clam()`` as published
+    cluster : the cluster to explain, one for all or one per image; None: each image's own
+    against : "why this cluster and not that one", one for all or one per image; None or -1: against all others
+    cohort : the images that the clusters were found on, as an array or measured (``measure_cohort``); None: ``images``
+        themselves, which must then show the other clusters too
+    batch_size : images read at once; the result does not depend on it
+
+    Raises
+    ------
+    FitError : images of a wrong shape or not finite, a cluster that the model does not have, one against itself, a
+        network that gives NaN
+    """
+    array = as_images(images)
+    if batch_size < 1:
+        raise FitError(f"batch_size is {batch_size}, but must be at least 1.")
+    if not np.isfinite(array).all():
+        raise FitError("The images hold NaN or infinite values. Leave these images out or repair them.")
+    asked = None if cluster is None else _per_image(cluster, len(array))
+    compared = _per_image(-1 if against is None else against, len(array))
+    known = _measured(model, array if cohort is None else cohort) if rule.needs_cohort else None
+    parts = []
+    for start in range(0, len(array), batch_size):
+        block = slice(start, start + batch_size)
+        x = model.tensor(array[block])
+        q = model.soft_assignment(x)
+        question = _question(None if asked is None else asked[block], compared[block], q, known)
+        maps, facts = rule.explain(model, x, question)
+        if not torch.isfinite(maps).all():
+            raise FitError("The network gives NaN: there is nothing to draw a map of. Fit the model again.")
+        parts.append((maps, question, facts))
+    return ClusterMaps(
+        torch.cat([maps for maps, _, _ in parts]).float().cpu().numpy(),
+        torch.cat([question.cluster for _, question, _ in parts]).cpu().numpy(),
+        torch.cat([question.against for _, question, _ in parts]).cpu().numpy(),
+        {key: torch.cat([facts[key] for _, _, facts in parts]).double().cpu().numpy() for key in parts[0][2]},
+    )
+
+
+def _measured(model: Explainable, cohort: Any) -> Cohort:
+    return cohort if isinstance(cohort, Cohort) else measure_cohort(model, cohort)
+
+
+def _per_image(cluster: Clusters, count: int) -> NDArray[np.int64]:
+    asked = np.asarray(cluster, dtype=np.int64)
+    if asked.shape not in ((), (count,)):
+        raise FitError(f"{asked.size} clusters were given for {count} images. Give one, or one per image.")
+    return np.broadcast_to(asked, (count,))
+
+
+def _question(
+    asked: NDArray[np.int64] | None, against: NDArray[np.int64], q: torch.Tensor, cohort: Cohort | None
+) -> Question:
+    """Return the question about images of soft assignment ``q`` (n, K), checked."""
+    cluster = q.argmax(1).cpu().numpy() if asked is None else asked
+    for numbers, least in ((cluster, 0), (against, -1)):
+        if numbers.min() < least or numbers.max() >= q.shape[1]:
+            wrong = int(numbers[(numbers < least) | (numbers >= q.shape[1])][0])
+            raise FitError(f"There is no cluster {wrong}: the model has clusters 0 to {q.shape[1] - 1}.")
+    if (cluster == against).any():
+        raise FitError(f"Cluster {int(against[cluster == against][0])} cannot be compared with itself.")
+    return Question(torch.tensor(cluster, device=q.device), torch.tensor(against, device=q.device), cohort)

@@ -1,0 +1,114 @@
+"""What every rule for activation maps is given, and what a model must offer to be explained.
+
+Shapes: n images of C channels on a grid, N images of a cohort, K clusters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from medstrata.learning.batches import Images, as_images
+
+SMALLEST = 1e-37  # probability below which float32 has no logarithm that can be trusted
+COHORT = 2000  # images that the mean image of each cluster is measured on
+AT_ONCE = 64
+
+
+class Explainable(Protocol):
+    """What a model must offer: see ``methods.method.ClusteringMethod``."""
+
+    @property
+    def background(self) -> float:
+        """Value of a voxel that tells nothing, in the network's space."""
+
+    def tensor(self, block: Images, /) -> torch.Tensor:
+        """Stored values (n, C, *grid) -> float32 as the network sees them."""
+
+    def feature_maps(self, x: torch.Tensor, /) -> torch.Tensor:
+        """(n, C, *grid) -> last feature maps of the encoder (n, F, *small), in evaluation mode."""
+
+    def soft_assignment(self, x: torch.Tensor, /) -> torch.Tensor:
+        """(n, C, *grid) -> soft assignment (n, K), in evaluation mode."""
+
+    def differentiable_assignment(self, x: torch.Tensor, /) -> torch.Tensor:
+        """As ``soft_assignment``, with gradients with respect to x."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The mean image of each cluster: ``means`` (K, C, \\*grid) as the network sees them; ``sizes`` (K,)."""
+
+    means: torch.Tensor
+    sizes: torch.Tensor
+
+    def of(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return mean images (n, C, \\*grid) over the clusters that ``weights`` (n, K), 0 or 1, name.
+
+        Where they hold no image, the mean over all images stands in.
+        """
+        counts = weights * self.sizes
+        counts = torch.where(counts.sum(1, keepdim=True) > 0, counts, self.sizes.expand_as(counts))
+        return torch.einsum("nk,k...->n...", counts / counts.sum(1, keepdim=True), self.means)
+
+
+def measure_cohort(model: Explainable, images: Any, seed: int = 0) -> Cohort:
+    """Measure the mean image of each cluster on ``images`` (N, ...), or on 2,000 of them drawn at random."""
+    array = as_images(images)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(array))[:COHORT])
+    sums = sizes = torch.zeros(())
+    for start in range(0, len(rows), AT_ONCE):
+        x = model.tensor(array[rows[start : start + AT_ONCE]])
+        q = model.soft_assignment(x)
+        member = torch.nn.functional.one_hot(q.argmax(1), q.shape[1]).to(x)
+        sums = sums + torch.einsum("nk,n...->k...", member, x)
+        sizes = sizes + member.sum(0)
+    return Cohort(sums / sizes.clamp_min(1).reshape(-1, *[1] * (sums.ndim - 1)), sizes)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Why is each image in ``cluster`` (n,), and not in ``against`` (n,)? -1: not in any other. ``cohort``: see there.
+
+    ``cohort`` is None for rules whose ``needs_cohort`` is False.
+    """
+
+    cluster: torch.Tensor
+    against: torch.Tensor
+    cohort: Cohort | None = None
+
+    def log_odds(self, q: torch.Tensor) -> torch.Tensor:
+        """Soft assignment q (n, K) -> (n,): log q_c - log q_a, or with a = -1 log q_c - log sum_(j != c) q_j.
+
+        Not log q_c: of a sure image it has no slope, while the log odds still grow.
+        """
+        own = q.gather(1, self.cluster[:, None])[:, 0]
+        rest = torch.where(self.others(q.shape[1]), q, 0.0).sum(1)
+        return own.clamp_min(SMALLEST).log() - rest.clamp_min(SMALLEST).log()
+
+    def others(self, n_clusters: int) -> torch.Tensor:
+        """Return which clusters (n, K) each image's cluster is compared with."""
+        numbers = torch.arange(n_clusters, device=self.cluster.device)
+        every = numbers != self.cluster[:, None]
+        return torch.where(self.against[:, None] < 0, every, numbers == self.against[:, None])
+
+    def reference(self) -> torch.Tensor:
+        """Return (n, C, \\*grid): the mean image of the clusters that each image's cluster is compared with."""
+        assert self.cohort is not None, "only rules that need a cohort ask for it, and they are given one"
+        return self.cohort.of(self.others(len(self.cohort.sizes)).to(self.cohort.means))
+
+
+class Rule(Protocol):
+    """How a map is made; a small frozen dataclass of its own settings."""
+
+    needs_cohort: bool
+    name: str
+
+    def explain(self, model: Explainable, x: torch.Tensor, question: Question) -> tuple[torch.Tensor, Facts]:
+        """Images (n, C, *grid) as the network sees them -> maps (n, *grid), and figures (n,) about each of them."""
+
+
+Facts = dict[str, torch.Tensor]
