@@ -15,6 +15,8 @@ from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
 from medstrata.evidence.maps.rule import Cohort, Explainable, Question, Rule, measure_cohort
 from medstrata.learning.batches import as_images
 
+VOXELS = 1 << 22  # of the images that are explained at once, two volumes of 128 a side: gradients keep every layer
+
 Clusters = int | Sequence[int] | NDArray[np.integer[Any]] | None
 
 
@@ -54,7 +56,7 @@ def cluster_activation_map(
     against : "why this cluster and not that one", one for all or one per image; None or -1: against all others
     cohort : the images that the clusters were found on, as an array or measured (``measure_cohort``); None: ``images``
         themselves, which must then show the other clusters too
-    batch_size : images read at once; the result does not depend on it
+    batch_size : images explained at once, at most; the result does not depend on it
 
     Raises
     ------
@@ -69,9 +71,9 @@ def cluster_activation_map(
     asked = None if cluster is None else _per_image(cluster, len(array))
     compared = _per_image(-1 if against is None else against, len(array))
     known = _measured(model, array if cohort is None else cohort) if rule.needs_cohort else None
-    parts = []
-    for start in range(0, len(array), batch_size):
-        block = slice(start, start + batch_size)
+    parts, step = [], max(1, min(batch_size, VOXELS // array[0].size))
+    for start in range(0, len(array), step):
+        block = slice(start, start + step)
         x = model.tensor(array[block])
         q = model.soft_assignment(x)
         question = _question(None if asked is None else asked[block], compared[block], q, known)
