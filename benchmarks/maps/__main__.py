@@ -154,7 +154,7 @@ def measured(study: Planted, make: Callable[[Planted, NDArray[np.int64]], Maps])
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.maps")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--noise", type=float, default=350.0, help="standard deviation in HU; the faintest lesions differ by 350")
+    parser.add_argument("--noise", type=float, default=350.0, help="standard deviation in HU (lesions: 350)")
     given = parser.parse_args(arguments)
     for distractor in (False, True):
         studies = [planted(seed, given.noise, distractor) for seed in given.seeds]
