@@ -23,7 +23,9 @@ from sklearn.metrics import average_precision_score
 from medstrata.evidence.localisation import pointing_hit
 from medstrata.evidence.maps.activation import cluster_activation_map
 from medstrata.evidence.maps.clam import Clam, weighted_map
+from medstrata.evidence.maps.grad_cam import GradCam
 from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
+from medstrata.evidence.maps.occlusion import Occlusion
 from medstrata.evidence.maps.rule import Cohort, measure_cohort
 from medstrata.evidence.metrics import score
 from medstrata.methods.dcec import DCEC
@@ -120,6 +122,9 @@ def centre(study: Planted, _: NDArray[np.int64]) -> Maps:
 MAKERS: dict[str, Callable[[Planted, NDArray[np.int64]], Maps]] = {
     "IntegratedGradients (default)": by_rule(IntegratedGradients()),
     "IntegratedGradients, not smoothed": by_rule(IntegratedGradients(smoothing=0)),
+    "Grad-CAM": by_rule(GradCam()),
+    "LayerCAM": by_rule(GradCam(by_place=True)),
+    "Occlusion": by_rule(Occlusion()),
     "Clam": by_rule(Clam()),
     "Clam, 11 channels": by_rule(Clam(max_channels=11)),
     "control: equal weights": uniform,

@@ -37,7 +37,7 @@ class PlantedModel:
         half = torch.arange(x.shape[-1]) < x.shape[-1] // 2
         return torch.cat([pool(x * half, 4), pool(x * ~half, 4)], dim=1)
 
-    def differentiable_assignment(self, x: torch.Tensor) -> torch.Tensor:
+    def differentiable_assignment(self, x: torch.Tensor, of_features: bool = False) -> torch.Tensor:
         return self.soft_assignment(x)
 
     def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:

@@ -38,14 +38,14 @@ class TinyModel:
         features: torch.Tensor = self.encoder(x)
         return features
 
-    def differentiable_assignment(self, x: torch.Tensor) -> torch.Tensor:
-        return self.soft_assignment(x)
-
-    def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
-        z = self.embedding(self.encoder(x).flatten(1))
+    def differentiable_assignment(self, x: torch.Tensor, of_features: bool = False) -> torch.Tensor:
+        z = self.embedding((x if of_features else self.encoder(x)).flatten(1))
         similarity = 1 / (1 + (z[:, None] - self.prototypes).square().sum(2))
         q: torch.Tensor = similarity / similarity.sum(1, keepdim=True)
         return q
+
+    def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
+        return self.differentiable_assignment(x)
 
 
 def images_of(dimensions: int, count: int = 5, channels: int = 1) -> Array:

@@ -93,15 +93,9 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         self._read(self._embed_all(images))
         return self
 
-    def fit_predict(self, X: Any, y: None = None, **options: Any) -> NDArray[np.int64]:
-        """Fit and return ``labels_`` (N,)."""
-        labels: NDArray[np.int64] = self.fit(X, y, **options).labels_
-        return labels
-
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return the most probable cluster (N,) of each image."""
-        labels: NDArray[np.int64] = self.predict_proba(X).argmax(1)
-        return labels
+        return self.predict_proba(X).argmax(1)
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return the soft assignment (N, K); rows sum to 1."""
@@ -125,29 +119,28 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     @property
     def background(self) -> float:
         """What a voxel that tells nothing has in the network's space: its mean over the training images."""
-        published = self.preprocessing_.background
-        return 0.0 if published is None else published / self.preprocessing_.scale
+        return (self.preprocessing_.background or 0.0) / self.preprocessing_.scale
 
     def tensor(self, block: Images) -> torch.Tensor:
         """Stored values ``(n, C, ...)`` -> float32 tensor as the network sees it."""
         return self.preprocessing_(block, self.device_)
 
+    @torch.inference_mode()
     def feature_maps(self, x: torch.Tensor) -> torch.Tensor:
         """Network input ``(n, C, ...)`` -> feature maps ``(n, F, ...)`` of the layer that maps explain."""
-        with torch.inference_mode():
-            self.network_.eval()
-            return self._features(x)
+        self.network_.eval()
+        return self._features(x)
 
+    @torch.inference_mode()
     def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
         """Network input ``(n, C, ...)`` -> soft assignment ``(n, K)``."""
-        with torch.inference_mode():
-            return self.differentiable_assignment(x)
+        return self.differentiable_assignment(x)
 
-    def differentiable_assignment(self, x: torch.Tensor) -> torch.Tensor:
-        """As ``soft_assignment``, with gradients with respect to x."""
+    def differentiable_assignment(self, x: torch.Tensor, of_features: bool = False) -> torch.Tensor:
+        """As ``soft_assignment``, with gradients with respect to x; ``of_features``: x is ``feature_maps``."""
         self.network_.eval()
         assign = self._assign if self.reader_ is None else self.reader_
-        q: torch.Tensor = assign(self._embed(self._features(x)))
+        q: torch.Tensor = assign(self._embed(x if of_features else self._features(x)))
         return q
 
     def save(self, folder: Path | str) -> None:
@@ -185,8 +178,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
             reading = read_clusters(z, self.assignment, asked, self.random_state, self.runs)
             self.reader_, self.reading_ = reading.reader.to(self.device_), reading.facts
         q = self._assign_all(z)
-        self.n_clusters_, self.embedding_size_ = q.shape[1], z.shape[1]
-        labels = q.argmax(1).cpu()
+        self.n_clusters_, self.embedding_size_, labels = q.shape[1], z.shape[1], q.argmax(1).cpu()
         self.labels_ = labels.numpy()
         self._warn(collapse_warning(labels, self.n_clusters_))
 

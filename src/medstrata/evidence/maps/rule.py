@@ -34,8 +34,8 @@ class Explainable(Protocol):
     def soft_assignment(self, x: torch.Tensor, /) -> torch.Tensor:
         """(n, C, *grid) -> soft assignment (n, K), in evaluation mode."""
 
-    def differentiable_assignment(self, x: torch.Tensor, /) -> torch.Tensor:
-        """As ``soft_assignment``, with gradients with respect to x."""
+    def differentiable_assignment(self, x: torch.Tensor, of_features: bool = False) -> torch.Tensor:
+        """As ``soft_assignment``, with gradients with respect to x; ``of_features``: x is ``feature_maps``."""
 
 
 @dataclass(frozen=True)
