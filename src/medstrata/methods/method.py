@@ -40,8 +40,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     labels_ : (N,) int64, the model's own assignment of the training images; equals ``predict`` on them
     n_clusters_ : K as asked for or, with ``n_clusters="auto"``, as found
     history_ : one dict per epoch
-    reading_ : facts about how the clusters were read off the embedding
-    warnings_ : sentences about collapse and repairs
+    reading_, warnings_ : facts about how the clusters were read off the embedding; sentences about collapse and repairs
     """
 
     ASSIGNMENTS: ClassVar[tuple[str, ...]] = ("own", "graph")
@@ -95,7 +94,8 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return the most probable cluster (N,) of each image."""
-        return self.predict_proba(X).argmax(1)
+        labels: NDArray[np.int64] = self.predict_proba(X).argmax(1)
+        return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return the soft assignment (N, K); rows sum to 1."""
