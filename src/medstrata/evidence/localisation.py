@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
 
 def mask_on_grid(
@@ -38,3 +39,48 @@ def energy_share(activation: NDArray[np.floating], mask: NDArray[np.bool_]) -> f
     """Energy pointing: the share (0..1) of the map's sum that lies in the mask; 0 for an empty map."""
     total = float(activation.sum(dtype=np.float64))
     return float(activation[mask].sum(dtype=np.float64)) / total if total > 0 else 0.0
+
+
+def average_precision(activation: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    """Area under precision over recall when voxels are taken from the strongest to the weakest; NaN: no mask.
+
+    Signed maps are ranked with their sign. Chance is the share of the mask. The area under the ROC curve is not given:
+    where the mask is small it is near 1 for maps that are mostly wrong.
+    """
+    return float(average_precision_score(mask.ravel(), activation.ravel())) if mask.any() else float("nan")
+
+
+def dice_at_area(activation: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    """Dice of the mask and as many of the strongest voxels as the mask has; NaN: no mask. Chance: its share."""
+    count = int(mask.sum())
+    if not count:
+        return float("nan")
+    strongest = np.argpartition(activation.ravel(), -count)[-count:]
+    return float(mask.ravel()[strongest].mean())
+
+
+def distractor_share(activation: NDArray[np.floating], mask: NDArray[np.bool_], distractor: NDArray[np.bool_]) -> float:
+    """The map's sum in the mask over its sum in mask and distractor, 0..1; NaN where it is empty in both.
+
+    ``activation`` >= 0.
+    """
+    on, off = (float(activation[where].sum(dtype=np.float64)) for where in (mask, distractor))
+    return on / (on + off) if on + off > 0 else float("nan")
+
+
+def localised(
+    signed: NDArray[np.floating], mask: NDArray[np.bool_], distractor: NDArray[np.bool_] | None = None
+) -> dict[str, float]:
+    """Return all scores of one map; what speaks against the cluster (below zero) counts in average precision only."""
+    activation = signed.clip(0)
+    found = {
+        "average_precision": average_precision(signed, mask),
+        "pointing": float(pointing_hit(activation, mask)),
+        "energy": energy_share(activation, mask),
+        "dice": dice_at_area(signed, mask),
+        "chance": float(mask.mean()),
+    }
+    if distractor is not None and distractor.any():
+        found["distractor_share"] = distractor_share(activation, mask, distractor)
+        found["peak_on_distractor"] = float(pointing_hit(activation, distractor))
+    return found

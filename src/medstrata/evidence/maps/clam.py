@@ -45,9 +45,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch.nn.functional import interpolate
 
 from medstrata.errors import FitError
+from medstrata.evidence.maps.correlation import pearson
+from medstrata.evidence.maps.resampling import upsample
 from medstrata.evidence.maps.rule import Explainable, Facts, Question
 
 MASKED_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
@@ -57,24 +58,28 @@ On a CPU they should stay in its cache: with 64 MB the maps take three times as 
 """
 
 FLAT = 1e-6
+ROUNDS = 5  # of the k-means that groups channels
 
 
 @dataclass(frozen=True)
 class Clam:
     """The published rule.
 
-    ``max_channels``: use the first channels only (11: as the authors' code); None: all. ``fill``: what a masked-out
-    voxel becomes, ``model.background`` or zero in the network's space.
+    ``max_channels``: use the first channels only (11: as the authors' code); None: all. ``groups``: channels with
+    masks that are alike share one mask and one weight, so that the network runs ``groups`` times an image; None: each
+    its own. ``fill``: what a masked-out voxel becomes, ``model.background`` or zero in the network's space.
     """
 
     max_channels: int | None = None
     fill: Literal["background", "zero"] = "background"
+    groups: int | None = None
     needs_cohort = False
     name = "Cluster activation map (Ryan et al., J. Med. Imaging 2022)"
 
     def __post_init__(self) -> None:
-        if self.fill not in ("background", "zero") or (self.max_channels is not None and self.max_channels < 1):
-            raise FitError('Clam needs max_channels >= 1 or None, and fill "background" or "zero".')
+        counts = [count for count in (self.max_channels, self.groups) if count is not None]
+        if self.fill not in ("background", "zero") or min(counts, default=1) < 1:
+            raise FitError('Clam needs max_channels and groups >= 1 or None, and fill "background" or "zero".')
 
     @torch.inference_mode()
     def explain(self, model: Explainable, x: torch.Tensor, question: Question) -> tuple[torch.Tensor, Facts]:
@@ -87,14 +92,17 @@ class Clam:
             raise FitError("Clam weighs channels for one cluster alone. To compare two, use IntegratedGradients().")
         background = float(model.background) if self.fill == "background" else 0.0
         features = model.feature_maps(x)[:, : self.max_channels]
-        weights, used = channel_weights(model, x, features, question.cluster, background)
+        if self.groups is not None and self.groups < features.shape[1]:
+            weights, used = group_weights(model, x, features, question.cluster, background, self.groups)
+        else:
+            weights, used = channel_weights(model, x, features, question.cluster, background)
         maps = weighted_map(features, weights, x.shape[2:])
         uniform = weighted_map(features, used.to(features.dtype), x.shape[2:])
         count = used.sum(1).clamp(min=1)
         mean = weights.sum(1) / count
         deviation = ((weights - mean[:, None]).square() * used).sum(1).div(count).sqrt()
         spread = torch.where(mean > 0, deviation / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0.0)
-        return maps, {"weight_spread": spread, "uniform_correlation": _correlation(maps, uniform)}
+        return maps, {"weight_spread": spread, "uniform_correlation": pearson(maps, uniform)}
 
 
 def channel_weights(
@@ -125,6 +133,41 @@ def channel_weights(
     return weights, used
 
 
+def group_weights(
+    model: Explainable,
+    x: torch.Tensor,
+    features: torch.Tensor,
+    cluster: torch.Tensor,
+    background: float,
+    groups: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As ``channel_weights``, with one weight for each group of channels: that of the mean of their masks (1)."""
+    flat = features.flatten(2)
+    low, high = torch.aminmax(flat, dim=2, keepdim=True)
+    smallest = FLAT * torch.maximum(low.abs(), high.abs()).clamp(min=1)
+    used = (high - low)[..., 0] >= smallest[..., 0]
+    masks = (flat - low) / torch.maximum(high - low, smallest)
+    member = _groups(masks, used, groups)
+    means = torch.einsum("nfg,nfv->ngv", member, masks) / member.sum(1).clamp(min=1)[..., None]
+    found, _ = channel_weights(model, x, means.unflatten(2, features.shape[2:]), cluster, background)
+    return torch.einsum("nfg,ng->nf", member, found), used
+
+
+def _groups(masks: torch.Tensor, used: torch.Tensor, groups: int) -> torch.Tensor:
+    """Group alike masks (n, F, V) of each image by k-means: membership (n, F, G), 0 for those not ``used`` (n, F)."""
+    brightness = masks.mean(2).where(used, torch.inf).argsort(dim=1)
+    spread = (torch.linspace(0, 1, groups, device=masks.device) * (used.sum(1, keepdim=True) - 1).clamp(min=0)).long()
+    first = brightness.gather(1, spread)  # spread from the darkest to the brightest mask
+    centres = masks.gather(1, first[..., None].expand(-1, -1, masks.shape[2]))
+    for _ in range(ROUNDS):
+        nearest = torch.cdist(masks, centres).argmin(2)
+        member = torch.nn.functional.one_hot(nearest, groups).to(masks) * used[..., None]
+        count = member.sum(1)[..., None]
+        means = torch.einsum("nfg,nfv->ngv", member, masks) / count.clamp(min=1)
+        centres = torch.where(count > 0, means, centres)
+    return member
+
+
 def scaled_masks(features: torch.Tensor, grid: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Equation (1): feature maps (n, F, *small) -> masks in 0..1 (n, F, *grid); which channels are not flat (n, F)."""
     mask = upsample(features, grid)
@@ -140,18 +183,3 @@ def weighted_map(features: torch.Tensor, weights: torch.Tensor, grid: Sequence[i
     """Equation (3): feature maps (n, F, *small), weights (n, F) -> maps (n, *grid)."""
     small = torch.einsum("nf,nf...->n...", weights, features)
     return upsample(small[:, None], grid)[:, 0].relu_()
-
-
-def upsample(features: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
-    """Linear interpolation between voxel centres: (n, F, *small) -> (n, F, *grid)."""
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid)]
-    return interpolate(features, size=list(grid), mode=mode, align_corners=False)
-
-
-def _correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Pearson's r of each pair of maps (n, *grid), NaN where one is the same everywhere."""
-    a, b = first.double().flatten(1), second.double().flatten(1)
-    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    flat = (a.abs().amax(1) < FLAT) | (b.abs().amax(1) < FLAT)
-    r = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
-    return torch.where(flat, torch.nan, r.clamp(-1, 1))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from medstrata.evidence.maps.clam import upsample
+from medstrata.evidence.maps.resampling import upsample
 from medstrata.evidence.maps.rule import Explainable, Facts, Question
 
 

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 
 from medstrata.errors import FitError
+from medstrata.evidence.maps.resampling import smooth
 from medstrata.evidence.maps.rule import Explainable, Facts, Question
 
 
@@ -57,12 +57,6 @@ class IntegratedGradients:
         maps = (attribution * difference).sum(1)
         gained = question.log_odds(model.soft_assignment(x)) - question.log_odds(model.soft_assignment(reference))
         found = maps.flatten(1).sum(1)
-        return self._smooth(maps), {"completeness": torch.where(gained.abs() > 1e-6, found / gained, torch.nan)}
-
-    def _smooth(self, maps: torch.Tensor) -> torch.Tensor:
-        """Smooth (n, *grid); mirrored at the border, so that the sum over a map stays what it is."""
-        if not self.smoothing:
-            return maps
-        widths = (0.0, *[self.smoothing] * (maps.ndim - 1))
-        smooth = gaussian_filter(maps.double().cpu().numpy(), widths, mode="reflect")
-        return torch.from_numpy(smooth).to(maps)
+        return smooth(maps, self.smoothing), {
+            "completeness": torch.where(gained.abs() > 1e-6, found / gained, torch.nan)
+        }

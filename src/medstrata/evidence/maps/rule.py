@@ -97,15 +97,25 @@ class Question:
 
     def reference(self) -> torch.Tensor:
         """Return (n, C, \\*grid): the mean image of the clusters that each image's cluster is compared with."""
+        cohort = self.known()
+        return cohort.of(self.others(len(cohort.sizes)).to(cohort.means))
+
+    def known(self) -> Cohort:
+        """Return the cohort, for rules that need one."""
         assert self.cohort is not None, "only rules that need a cohort ask for it, and they are given one"
-        return self.cohort.of(self.others(len(self.cohort.sizes)).to(self.cohort.means))
+        return self.cohort
 
 
 class Rule(Protocol):
     """How a map is made; a small frozen dataclass of its own settings."""
 
-    needs_cohort: bool
-    name: str
+    @property
+    def needs_cohort(self) -> bool:
+        """Whether its question must hold the cohort."""
+
+    @property
+    def name(self) -> str:
+        """What stands in files and figures."""
 
     def explain(self, model: Explainable, x: torch.Tensor, question: Question) -> tuple[torch.Tensor, Facts]:
         """Images (n, C, *grid) as the network sees them -> maps (n, *grid), and figures (n,) about each of them."""
