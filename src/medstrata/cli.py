@@ -209,9 +209,34 @@ def assign(
 
 
 @app.command()
-def explain(out: Out, device: Device = "auto", redo: Redo = False) -> None:
+def explain(
+    out: Out,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also test the maps, beside controls: OUT/maps/check.json and the report.")
+    ] = False,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", help="With --check: .npz with key masks, or CSV with file and mask (and distractor)."),
+    ] = None,
+    refits: Annotated[
+        int, typer.Option("--refits", min=0, help="With --check: fits with other seeds to compare the maps with.")
+    ] = 1,
+    device: Device = "auto",
+    redo: Redo = False,
+) -> None:
     """Draw cluster activation maps: OUT/maps/, on the grid of the source."""
+    if masks is not None and not check:
+        raise typer.BadParameter("--masks is read by --check only: medstrata explain OUT --check --masks MASKS")
     _stage("explain", out, redo, device=device)
+    if not check:
+        return
+    from medstrata.pipeline.checking import check_run
+    from medstrata.pipeline.runner import run_stage
+
+    with _session(out) as console:
+        check_run(out, device, masks, refits, console.progress, console.say)
+        run_stage("report", _job(out, console), redo=True)
+        print(out / "maps" / "check.json")
 
 
 @app.command()

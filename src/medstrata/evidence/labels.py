@@ -66,7 +66,7 @@ def read_labels(path: Path | str, sources_table: pa.Table, image_ids: Sequence[s
         raise InputError(f"{path} cannot be read ({error.strerror}). Check the path of LABELS.") from None
     if not start:
         raise InputError(f"{path} is empty. Give an .npz with the key 'labels' or a CSV with a header line.")
-    by_image = _from_npz(path, sources_table) if start[:2] == b"PK" else _from_csv(path, sources_table)
+    by_image = _from_npz(path, sources_table) if start[:2] == b"PK" else read_column(path, sources_table, "label")
     values = np.array([by_image.get(image_id, MISSING) for image_id in image_ids], dtype=np.str_)
     known = values != MISSING
     if not known.any():
@@ -76,25 +76,35 @@ def read_labels(path: Path | str, sources_table: pa.Table, image_ids: Sequence[s
 
 def _from_npz(path: Path, sources: pa.Table) -> dict[str, str]:
     labels = _npz_labels(path)
+    return {image_id: labels[frame] for image_id, frame in frames_of(path, sources, len(labels), "labels").items()}
+
+
+def frames_of(path: Path, sources: pa.Table, count: int, what: str) -> dict[str, int]:
+    """Return the place in the array INPUT of each image; ``path`` holds ``count`` of ``what`` in that order.
+
+    Raises
+    ------
+    InputError : INPUT is not one array, or holds another number of images
+    """
     names = sources["file"].to_pylist()
     arrays = sorted({name for name in names if name.lower().endswith(ARRAY_SUFFIXES)})
     own = [name for name in arrays if name.rsplit("/", 1)[-1] == portable_name(path.name)]
     if len(own or arrays) != 1:
         found = "no array" if not arrays else f"{len(arrays)} arrays"
         raise InputError(
-            f"{path} holds labels in the order of one array, and INPUT holds {found}. "
-            "Give a CSV with the columns file and label instead."
+            f"{path} holds {what} in the order of one array, and INPUT holds {found}. "
+            f"Give a CSV with the columns file and {what.removesuffix('s')} instead."
         )
     wanted = (own or arrays)[0]
     rows = zip(names, sources["frame"].to_pylist(), sources["image_id"].to_pylist(), strict=True)
     frames = {image_id: frame for name, frame, image_id in rows if name == wanted}
-    count = max(frames.values()) + 1
-    if len(labels) != count:
+    images = max(frames.values()) + 1
+    if count != images:
         raise InputError(
-            f"{path} has {len(labels)} labels and the array in INPUT has {count} images. "
-            "Give the labels of the same array, in its order."
+            f"{path} has {count} {what} and the array in INPUT has {images} images. "
+            f"Give the {what} of the same array, in its order."
         )
-    return {image_id: labels[frame] for image_id, frame in frames.items()}
+    return frames
 
 
 def _npz_labels(path: Path) -> list[str]:
@@ -131,14 +141,20 @@ def _text(label: Any) -> str:
     return str(label).strip()
 
 
-def _from_csv(path: Path, sources: pa.Table) -> dict[str, str]:
-    column, rows = _csv_rows(path)
+def read_column(path: Path, sources: pa.Table, wanted: str) -> dict[str, str]:
+    """Read the column ``wanted`` of a CSV, ``label`` or another, for each image that it names: image id to text.
+
+    Raises
+    ------
+    InputError : the file is not a CSV with that column, does not belong to this run, or contradicts itself
+    """
+    column, rows = _csv_rows(path, wanted)
     images_of: dict[str, list[str]] = {}
     for key, image_id in zip(sources[column].to_pylist(), sources["image_id"].to_pylist(), strict=True):
         images_of.setdefault(key, []).append(image_id)
     if column == "file":
         rows = [replace(row, key=_as_listed(row.key, images_of)) for row in rows]
-    _check_repeats(path, column, rows)
+    _check_repeats(path, column, wanted, rows)
     unknown = [row.line for row in rows if row.key not in images_of]
     if unknown:
         what = "an image_id" if column == "image_id" else "a file"
@@ -151,8 +167,8 @@ def _from_csv(path: Path, sources: pa.Table) -> dict[str, str]:
         for image_id in images_of[row.key] if row.label else ():
             if found.setdefault(image_id, row.label) != row.label:
                 raise InputError(
-                    f"{path}: line {row.line} gives an image another label than an earlier line gave to a file of "
-                    "the same series. Give all files of a series one label."
+                    f"{path}: line {row.line} gives an image another {wanted} than an earlier line gave to a file "
+                    f"of the same series. Give all files of a series one {wanted}."
                 )
     return found
 
@@ -163,24 +179,24 @@ def _advice(column: str) -> str:
     return "Give files relative to INPUT, with / between folders, or remove these rows."
 
 
-def _check_repeats(path: Path, column: str, rows: Iterable[_Row]) -> None:
+def _check_repeats(path: Path, column: str, wanted: str, rows: Iterable[_Row]) -> None:
     first: dict[str, _Row] = {}
     for row in rows:
         earlier = first.setdefault(row.key, row)
         if earlier.label != row.label:
             raise InputError(
-                f"{path}: lines {earlier.line} and {row.line} give the same {column} different labels. Keep one."
+                f"{path}: lines {earlier.line} and {row.line} give the same {column} another {wanted}. Keep one."
             )
 
 
-def _csv_rows(path: Path) -> tuple[str, list[_Row]]:
+def _csv_rows(path: Path, wanted: str) -> tuple[str, list[_Row]]:
     """Return the key column, ``image_id`` or ``file``, and all rows that have a key."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             header = file.readline()
             delimiter = max(",;\t", key=header.count)
             names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
-            key, label = _columns(path, names)
+            key, label = _columns(path, names, wanted)
             lines = csv.reader(file, delimiter=delimiter)
             rows = [
                 _Row(lines.line_num + 1, cells[key].strip(), cells[label].strip() if label < len(cells) else MISSING)
@@ -192,18 +208,19 @@ def _csv_rows(path: Path) -> tuple[str, list[_Row]]:
             f"{path} is neither an .npz nor a CSV in UTF-8 ({type(error).__name__}). Save the table as CSV, UTF-8."
         ) from error
     if not rows:
-        raise InputError(f"{path} has a header line and no rows. Add one row per labelled image.")
+        raise InputError(f"{path} has a header line and no rows. Add one row per image.")
     return names[key], rows
 
 
-def _columns(path: Path, names: Sequence[str]) -> tuple[int, int]:
+def _columns(path: Path, names: Sequence[str], wanted: str) -> tuple[int, int]:
     key = next((names.index(name) for name in ("image_id", "file") if name in names), None)
-    if key is None or "label" not in names:
-        missing = "'label'" if key is not None else "'image_id' or 'file'"
+    if key is None or wanted not in names:
+        missing = f"'{wanted}'" if key is not None else "'image_id' or 'file'"
         raise InputError(
-            f"{path} has no column {missing} in its first line. The header must name 'label' and 'image_id' or 'file'."
+            f"{path} has no column {missing} in its first line. The header must name '{wanted}' and 'image_id' or "
+            "'file'."
         )
-    return key, names.index("label")
+    return key, names.index(wanted)
 
 
 def _as_listed(name: str, listed: Container[str]) -> str:

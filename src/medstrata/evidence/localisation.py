@@ -5,25 +5,38 @@ Shapes: map and mask are (D, H, W) or (H, W) on the same grid.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 
 def mask_on_grid(
-    mask: NDArray[np.bool_], mask_affine: NDArray[np.float64], grid_affine: NDArray[np.float64], grid: tuple[int, ...]
+    mask: NDArray[np.bool_], mask_affine: NDArray[np.float64], grid_affine: NDArray[np.float64], grid: Sequence[int]
 ) -> NDArray[np.bool_]:
-    """Return which voxels of the grid hold the centre of at least one voxel of ``mask``.
+    """Return which voxels of the grid hold the centre of a voxel of ``mask``, or have their centre in one.
 
-    Both affines go from array indices to mm. A lesion thinner than a grid voxel is thus never lost.
+    Both affines, (3, 3) in 2-D and (4, 4) in 3-D, go from array indices to one space. A lesion thinner than a voxel of
+    the grid is thus never lost, and one of coarse voxels has no holes.
     """
-    inside = np.argwhere(mask)
     to_grid = np.linalg.inv(grid_affine) @ mask_affine
-    index = np.rint(inside @ to_grid[:3, :3].T + to_grid[:3, 3]).astype(int)
-    index = index[((index >= 0) & (index < grid)).all(1)]
-    found = np.zeros(grid, dtype=bool)
-    found[tuple(index.T)] = True
+    found = np.zeros(tuple(grid), dtype=bool)
+    found[_moved(np.argwhere(mask), to_grid, grid)[0]] = True
+    everywhere = np.argwhere(np.ones(tuple(grid), dtype=bool))
+    where, kept = _moved(everywhere, np.linalg.inv(to_grid), mask.shape)
+    found[tuple(everywhere[kept].T)] |= mask[where]
     return found
+
+
+def _moved(
+    index: NDArray[np.int64], matrix: NDArray[np.floating], shape: Sequence[int]
+) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.bool_]]:
+    """Move indices (n, axes): the nearest index of each that lies within ``shape``, axis by axis, and which do (n,)."""
+    axes = index.shape[1]
+    moved = np.rint(index @ matrix[:axes, :axes].T + matrix[:axes, axes]).astype(np.int64)
+    kept: NDArray[np.bool_] = np.all((moved >= 0) & (moved < np.array(shape)), axis=1)
+    return tuple(moved[kept].T), kept
 
 
 def pointing_hit(activation: NDArray[np.floating], mask: NDArray[np.bool_]) -> bool:

@@ -16,6 +16,7 @@ from medstrata.report.pictures import MapPictures, Picture, Pictures
 MOST_CARDS = 60  # the largest clusters get a card, the others stand in the overview only
 MOST_THUMBNAILS = 6  # per line of a card
 ALL_THUMBNAILS = 600  # over the whole page, so that it stays small enough to be mailed
+EXAMPLES, VOLUME_EXAMPLES = 3, 2  # typical images of a cluster under their own maps
 LOOKED_AT = 200  # candidates per cluster among which images of different patients are preferred
 
 Members = NDArray[np.intp]
@@ -39,7 +40,7 @@ class Card:
     typical: list[Thumbnail]
     uncertain: list[Thumbnail]
     maps: MapPictures | None
-    example: list[Picture]
+    examples: list[Picture]
     hidden: int
 
 
@@ -82,7 +83,7 @@ class _CardMaker:
             typical=[self._thumbnail(member, window) for member in typical],
             uncertain=[self._thumbnail(member, window) for member in uncertain],
             maps=self._pictures.cluster(cluster.number, allowed, window) if cluster.number >= 0 else None,
-            example=self._example(allowed, window),
+            examples=self._examples(allowed, window),
             hidden=len(members) - len(allowed),
         )
 
@@ -116,13 +117,13 @@ class _CardMaker:
             margin=float(self._facts.margins[member]),
         )
 
-    def _example(self, allowed: Members, window: tuple[float, float]) -> list[Picture]:
-        """The most typical image that has a map of its own."""
+    def _examples(self, allowed: Members, window: tuple[float, float]) -> list[Picture]:
+        """The most typical images that have a map of their own, of different patients where there are."""
         explained = allowed[np.isin(allowed, self._pictures.explained_members)]
-        if len(explained) == 0:
-            return []
-        best = explained[np.argsort(-self._typicality[explained], kind="stable")[0]]
-        return self._pictures.explained(int(best), window)
+        ordered = explained[np.argsort(-self._typicality[explained], kind="stable")]
+        most = VOLUME_EXAMPLES if self._pictures.volumes else EXAMPLES
+        chosen = self._different_patients(ordered)[:most]
+        return [picture for member in chosen for picture in self._pictures.explained(member, window)]
 
 
 def showable(rows: pa.Table, include_burned_in: bool) -> NDArray[np.bool_]:

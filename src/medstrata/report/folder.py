@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,12 +33,16 @@ STAGE_OF = {
 
 @dataclass(frozen=True)
 class Maps:
-    """The files of ``maps/``: ``maps`` (P, \\*grid), ``cluster_maps`` (K, \\*grid), ``index`` with P rows."""
+    """The files of ``maps/``: ``maps`` (P, \\*grid), ``cluster_maps`` (K, \\*grid), ``index`` with P rows.
+
+    ``check``: what ``medstrata explain --check`` found, empty where it has not run.
+    """
 
     maps: Array
     index: pa.Table
     cluster_maps: Array
     summary: dict[str, Any]
+    check: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -172,4 +176,5 @@ def _read_maps(folder: Path) -> Maps | None:
         index=_load(folder / "index.parquet", pq.read_table),
         cluster_maps=_load(folder / "cluster_maps.npy", _map_array),
         summary=_optional(folder / "summary.json", _read_json) or {},
+        check=_optional(folder / "check.json", _read_json) or {},
     )

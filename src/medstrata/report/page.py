@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from medstrata.report.facts import ALL_MAPS, Facts, gather_facts, map_cautions
 from medstrata.report.figures import colour, embedding_maps, marker, shade, training_curves
 from medstrata.report.folder import RunFolder, read_run_folder
 from medstrata.report.pictures import colour_bar
+from medstrata.report.tested import read_tests
 from medstrata.run import atomic
 
 REPORT = "report.html"
@@ -97,6 +99,8 @@ def render(run: RunFolder) -> str:
         cards=make_cards(run, facts),
         most_cards=MOST_CARDS,
         has_maps=run.maps is not None,
+        tested=read_tests(run.maps.check if run.maps else {}),
+        strongest=strongest_words(run),
         doubted=list_doubted(run),
         fit_warnings=[str(sentence) for sentence in run.model.get("warnings") or []],
         map_cautions=map_cautions(run.maps.summary if run.maps else {})[ALL_MAPS],
@@ -120,6 +124,20 @@ def summary(facts: Facts) -> str:
 
 def _were(amount: int) -> str:
     return "was" if amount == 1 else "were"
+
+
+def strongest_words(run: RunFolder) -> str:
+    """Say what the end of the colour scale stands for: the log odds of the cluster that a place adds; "" if unknown.
+
+    Volumes of known spacing: per cubic centimetre, since a voxel means something else on every grid.
+    """
+    scale = run.maps.summary.get("scale") if run.maps else None
+    if not isinstance(scale, float) or scale <= 0:
+        return ""
+    spacing = run.plan.get("spacing")
+    if spacing and len(spacing) == 3:
+        return f"{1000 * scale / math.prod(spacing):.2g} of the log odds per cm³"
+    return f"{scale:.2g} of the log odds per {'voxel' if run.pixels.ndim == 5 else 'pixel'}"
 
 
 def read_origin(run: dict[str, Any]) -> Origin:

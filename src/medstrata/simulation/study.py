@@ -116,7 +116,8 @@ def simulate_study(out: Path, settings: Study = Study(), progress: Progress = no
 
     ``out/phantom_007/*.dcm`` is one series. The truth is ``labels.csv`` (``file`` relative to ``out``, ``label``; one
     row per file), ``groups.json`` (what each group has, and who is in it), ``lesion_phantom_007.nii.gz`` on the very
-    grid of the series, and ``distractor_phantom_007.nii.gz`` where there is one.
+    grid of the series, ``distractor_phantom_007.nii.gz`` where there is one, and ``masks.csv`` (``file``, ``mask``,
+    ``distractor``), which says whose they are.
 
     Raises
     ------
@@ -171,6 +172,7 @@ def _write_all(series: Path, truth: Path, study: Study, progress: Progress) -> N
     labels = study.labels()
     members: list[list[str]] = [[] for _ in study.groups]
     rows: list[tuple[str, str]] = []
+    masks: list[tuple[str, str, str]] = []
     for number, phantom in enumerate(_phantoms(study)):
         progress("simulate", number, study.patients)
         name = f"phantom_{number:03d}"
@@ -178,6 +180,8 @@ def _write_all(series: Path, truth: Path, study: Study, progress: Progress) -> N
         origin = _origin(study, number)
         files = _write_series(series / name, phantom, study, number, origin)
         rows += [(f"{name}/{file}", study.groups[group].name) for file in files]
+        other = f"distractor_{name}.nii.gz" if study.distractor else ""
+        masks += [(f"{name}/{file}", f"lesion_{name}.nii.gz", other) for file in files]
         members[group].append(name)
         (truth / f"lesion_{name}.nii.gz").write_bytes(_nifti(phantom.lesion, study.spacing, origin))
         if study.distractor:
@@ -185,6 +189,8 @@ def _write_all(series: Path, truth: Path, study: Study, progress: Progress) -> N
     progress("simulate", study.patients, study.patients)
     with open(truth / "labels.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([("file", "label"), *rows])
+    with open(truth / "masks.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("file", "mask", "distractor"), *masks])
     settings = asdict(study)
     described = [{**one, "patients": who} for one, who in zip(settings.pop("groups"), members, strict=True)]
     write_json(truth / "groups.json", {"study": settings, "groups": described})

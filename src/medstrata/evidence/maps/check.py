@@ -24,7 +24,8 @@ Masks = NDArray[np.bool_]
 Values = dict[str, NDArray[np.float64]]
 RULES: tuple[Rule, ...] = (IntegratedGradients(), Clam())
 AT_ONCE = 16
-BETTER = ("average_precision", "pointing", "energy", "dice", "distractor_share", "insertion")  # the larger the better
+SMALLER = ("deletion", "peak_on_distractor")  # the better
+LARGER = ("insertion", "average_precision", "pointing", "energy", "dice", "distractor_share")  # the better
 
 
 def check_maps(
@@ -42,33 +43,37 @@ def check_maps(
     ``masks``, ``distractors`` (n, \\*grid): what the maps should point at, and what they should not.
 
     Returns ``images``, ``rules`` and ``controls``: by name, and by measure, ``mean``, ``low`` and ``high`` over the
-    images (``evidence.intervals``). Measures, each 0..1 or a correlation:
+    images (``evidence.intervals``); and ``better``: by rule, control and measure, the same of the paired difference,
+    above zero where the rule is better. Measures, each a share 0..1 or a correlation:
 
-    - ``deletion``, ``insertion``: areas (``maps.deletion``); ``deletion_gain``, ``insertion_gain``: how much better
-      than a random order of the voxels, ``deletion_over_equal``, ``insertion_over_equal``: than equal weights
+    - ``deletion``, ``insertion``: areas (``maps.deletion``)
     - ``own_runner_up``, ``shuffled_*``, ``noise``, ``moved``, ``mirrored`` (``maps.sanity``), of rules only;
       ``other_images``: how alike maps of different images are, the null of ``shuffled_*``
     - with masks, those of ``evidence.localisation.localised``
     """
-    everything: tuple[Rule, ...] = (*rules, *CONTROLS, Noise())
+    controls: tuple[Rule, ...] = (*CONTROLS, Noise())
     found: dict[str, Values] = {}
-    for number, rule in enumerate(everything):
-        progress("check", number, len(everything))
+    for number, rule in enumerate((*rules, *controls)):
+        progress("check", number, len(rules) + len(controls))
         found[rule.name] = measured(model, images, clusters, cohort, rule, rule in rules)
         if masks is not None:
             found[rule.name] |= _localised(model, images, clusters, cohort, rule, masks, distractors)
-    progress("check", len(everything), len(everything))
-    random, equal = found.pop(Noise().name), found[CONTROLS[0].name]
-    for values in found.values():
-        for other, name in ((random, "gain"), (equal, "over_equal")):
-            values[f"deletion_{name}"] = other["deletion"] - values["deletion"]
-            values[f"insertion_{name}"] = values["insertion"] - other["insertion"]
-    names = [rule.name for rule in rules]
+    progress("check", len(rules) + len(controls), len(rules) + len(controls))
     return {
         "images": len(images),
-        "rules": {name: _intervals(found[name]) for name in names},
-        "controls": {name: _intervals(values) for name, values in found.items() if name not in names},
+        "rules": {rule.name: _intervals(found[rule.name]) for rule in rules},
+        "controls": {control.name: _intervals(found[control.name]) for control in controls},
+        "better": {
+            rule.name: {control.name: _better(found[rule.name], found[control.name]) for control in controls}
+            for rule in rules
+        },
     }
+
+
+def _better(own: Values, control: Values) -> dict[str, dict[str, float | None]]:
+    differences = {name: control[name] - own[name] for name in SMALLER if name in own}
+    differences |= {name: own[name] - control[name] for name in LARGER if name in own}
+    return _intervals(differences)
 
 
 def measured(

@@ -56,7 +56,7 @@ class Novelty:
     @property
     def name(self) -> str:
         """What stands in tables."""
-        return "abs(image - mean)" + (", smoothed" if self.smoothing else "")
+        return "difference from the mean image" + (", smoothed" if self.smoothing else "")
 
     def explain(self, model: Explainable, x: torch.Tensor, question: Question) -> tuple[torch.Tensor, Facts]:
         """Images (n, C, *grid) as the network sees them -> maps (n, *grid), >= 0."""
@@ -71,7 +71,7 @@ class ClusterDifference:
 
     smoothing: float = 2.0
     needs_cohort = True
-    name = "abs(cluster mean - others), smoothed"
+    name = "difference of the cluster's mean image from the others"
 
     def explain(self, model: Explainable, x: torch.Tensor, question: Question) -> tuple[torch.Tensor, Facts]:
         """Images (n, C, *grid) as the network sees them -> maps (n, *grid), >= 0."""
