@@ -257,3 +257,26 @@ def test_vectors_are_clustered_instead_of_pixels(tmp_path: Path) -> None:
     assert json.loads(medstrata("score", out, source).out)["accuracy"] == 1.0
     assert "fit: up to date" in medstrata("run", source, out).err
     assert "vectors, not pixels" in medstrata("assign", out, source, tmp_path / "new").sentence
+
+
+def test_maps_can_be_checked_and_the_report_says_what_came_of_it(done: tuple[Path, Path]) -> None:
+    source, out = done
+    pixels = np.load(out / "pixels.npy")
+    masks = out.parent / "masks" / "images.npz"
+    masks.parent.mkdir(exist_ok=True)
+    names = pq.read_table(out / "private" / "sources.parquet", columns=["file", "frame"]).to_pylist()
+    stored = np.zeros((1 + max(row["frame"] for row in names), *np.load(source)["images"].shape[1:3]), np.uint8)
+    stored[:, :8, :8] = 1
+    np.savez(masks, masks=stored)
+    assert "has not been tested" in (out / "report.html").read_text()
+    answer = medstrata("explain", out, "--check", "--masks", masks)
+    assert answer.code == 0, answer.err
+    assert answer.out.strip().endswith("check.json")
+    found = json.loads((out / "maps" / "check.json").read_text())
+    assert found["images"] == min(32, len(pixels))
+    ours = next(iter(found["rules"].values()))
+    assert {"deletion", "insertion", "own_runner_up", "other_seed", "average_precision"} <= set(ours)
+    page = (out / "report.html").read_text()
+    assert "Can the activation maps be believed?" in page and "Against the masks" in page
+    wrong = medstrata("explain", out, "--masks", masks)
+    assert wrong.code == 2 and "read by --check only" in wrong.err

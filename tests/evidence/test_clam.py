@@ -177,3 +177,43 @@ def test_wrong_questions_are_refused() -> None:
         Clam(0)
     with pytest.raises(FitError, match="use IntegratedGradients"):
         cluster_activation_map(model, images, Clam(), 1, against=0)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_as_many_groups_as_channels_change_nothing(dimensions: int) -> None:
+    model, images = TinyModel(dimensions), images_of(dimensions)
+    whole = cluster_activation_map(model, images, Clam())
+    np.testing.assert_allclose(cluster_activation_map(model, images, Clam(groups=7)).maps, whole.maps, atol=1e-6)
+
+
+def test_alike_channels_share_a_group_and_its_weight() -> None:
+    """Seven channels that are three masks, each at several strengths: three groups give the map of all seven."""
+    model, images = TinyModel(2), images_of(2)
+    patterns = torch.rand(5, 3, 4, 3, generator=torch.Generator().manual_seed(1)) > 0.5
+    strengths = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5, 0.7, 4.0])[:, None, None]
+    features = patterns[:, [0, 1, 2, 0, 1, 2, 0]].float() * strengths
+    x = model.tensor(images)
+    cluster = model.soft_assignment(x).argmax(1)
+    whole, _ = clam.channel_weights(model, x, features, cluster, -0.3)
+    grouped, used = clam.group_weights(model, x, features, cluster, -0.3, 3)
+    np.testing.assert_allclose(grouped, whole, atol=1e-5)
+    assert used.all()
+
+
+def test_groups_run_the_network_less_often() -> None:
+    model, images = TinyModel(2, widths=(4, 40)), images_of(2)
+    seen: list[int] = []
+    original = model.soft_assignment
+    model.soft_assignment = lambda x: seen.append(len(x)) or original(x)  # type: ignore[method-assign, func-returns-value]
+    whole = cluster_activation_map(model, images, Clam())
+    every = sum(seen)
+    seen.clear()
+    grouped = cluster_activation_map(model, images, Clam(groups=8))
+    assert sum(seen) == 5 + 5 * 8 and every == 5 + 5 * 40
+    r = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(whole.maps, grouped.maps, strict=True)]
+    assert min(r) > 0.98
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(FitError, match="groups >= 1"):
+        Clam(groups=0)

@@ -194,7 +194,7 @@ def test_images_with_text_burned_in_are_not_shown(tmp_path: Path) -> None:
     study.headers["burned_in"] = ["yes"] * 6 + ["likely", "yes", "no", "unknown", "no", "no"]
     run = read_run_folder(run_folder.write_run_folder(tmp_path / "out", study))
     first, second = make_cards(run, gather_facts(run))
-    assert first.hidden == 6 and first.typical == first.uncertain == first.example == [] and first.maps is None
+    assert first.hidden == 6 and first.typical == first.uncertain == first.examples == [] and first.maps is None
     shown = {thumbnail.image_id for thumbnail in (*second.typical, *second.uncertain)}
     assert second.hidden == 2 and shown == set(study.ids[8:])
     rows = rows_of(run.catalog, run.assignments["image_id"])

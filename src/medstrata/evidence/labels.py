@@ -185,7 +185,7 @@ def _check_repeats(path: Path, column: str, wanted: str, rows: Iterable[_Row]) -
         earlier = first.setdefault(row.key, row)
         if earlier.label != row.label:
             raise InputError(
-                f"{path}: lines {earlier.line} and {row.line} give the same {column} another {wanted}. Keep one."
+                f"{path}: lines {earlier.line} and {row.line} give the same {column} different {wanted}s. Keep one."
             )
 
 
