@@ -28,6 +28,7 @@ class PlantedModel:
     """Two channels, the left and the right half, averaged over cells of 4 voxels a side; cluster = brighter half."""
 
     background = 0.0
+    sharpness = 1.0
 
     def tensor(self, block: Array) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32)) / 255
@@ -38,11 +39,11 @@ class PlantedModel:
         return torch.cat([pool(x * half, 4), pool(x * ~half, 4)], dim=1)
 
     def differentiable_assignment(self, x: torch.Tensor, of_features: bool = False) -> torch.Tensor:
-        return self.soft_assignment(x)
+        sides = (x if of_features else self.feature_maps(x)).flatten(2).sum(2)
+        return torch.softmax(self.sharpness * sides, 1)
 
     def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
-        sides = self.feature_maps(x).flatten(2).sum(2)
-        return torch.softmax(sides, 1)
+        return self.differentiable_assignment(x)
 
 
 def write_run(
@@ -223,14 +224,12 @@ def test_maps_that_say_nothing_must_not_be_used(tmp_path: Path) -> None:
 
 
 class Sure(PlantedModel):
-    def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(20 * self.feature_maps(x).flatten(2).sum(2), 1)
+    sharpness = 20.0
 
 
 def test_caution_where_the_maps_are_empty(tmp_path: Path) -> None:
     class Silent(PlantedModel):
-        def soft_assignment(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.softmax(0 * self.feature_maps(x).flatten(2).sum(2), 1)
+        sharpness = 0.0
 
     flat_run(tmp_path / "out")
     summary = explain(tmp_path / "out", Silent(), 1)

@@ -40,9 +40,12 @@ class Explainable(Protocol):
 
 @dataclass(frozen=True)
 class Cohort:
-    """The mean image of each cluster: ``means`` (K, C, \\*grid) as the network sees them; ``sizes`` (K,)."""
+    """The mean of each cluster: ``means`` (K, C, \\*grid) of its images as the network sees them, ``features``
+    (K, F, \\*small) of their feature maps, ``sizes`` (K,) how many there are.
+    """
 
     means: torch.Tensor
+    features: torch.Tensor
     sizes: torch.Tensor
 
     def of(self, weights: torch.Tensor) -> torch.Tensor:
@@ -50,23 +53,38 @@ class Cohort:
 
         Where they hold no image, the mean over all images stands in.
         """
+        return self._mean(weights, self.means)
+
+    def features_of(self, weights: torch.Tensor) -> torch.Tensor:
+        """As ``of``, of feature maps (n, F, \\*small)."""
+        return self._mean(weights, self.features)
+
+    def _mean(self, weights: torch.Tensor, of_clusters: torch.Tensor) -> torch.Tensor:
         counts = weights * self.sizes
         counts = torch.where(counts.sum(1, keepdim=True) > 0, counts, self.sizes.expand_as(counts))
-        return torch.einsum("nk,k...->n...", counts / counts.sum(1, keepdim=True), self.means)
+        return torch.einsum("nk,k...->n...", counts / counts.sum(1, keepdim=True), of_clusters)
 
 
 def measure_cohort(model: Explainable, images: Any, seed: int = 0) -> Cohort:
     """Measure the mean image of each cluster on ``images`` (N, ...), or on 2,000 of them drawn at random."""
     array = as_images(images)
     rows = np.sort(np.random.default_rng(seed).permutation(len(array))[:COHORT])
-    sums = sizes = torch.zeros(())
+    sums = feature_sums = sizes = torch.zeros(())
     for start in range(0, len(rows), AT_ONCE):
         x = model.tensor(array[rows[start : start + AT_ONCE]])
-        q = model.soft_assignment(x)
+        features = model.feature_maps(x)
+        with torch.inference_mode():
+            q = model.differentiable_assignment(features, of_features=True)
         member = torch.nn.functional.one_hot(q.argmax(1), q.shape[1]).to(x)
         sums = sums + torch.einsum("nk,n...->k...", member, x)
+        feature_sums = feature_sums + torch.einsum("nk,n...->k...", member, features)
         sizes = sizes + member.sum(0)
-    return Cohort(sums / sizes.clamp_min(1).reshape(-1, *[1] * (sums.ndim - 1)), sizes)
+    # Cloned: tensors made in inference mode could not be part of a path whose gradient is taken.
+    return Cohort(_per_image(sums, sizes), _per_image(feature_sums, sizes), sizes.clone())
+
+
+def _per_image(sums: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    return sums.clone() / sizes.clone().clamp_min(1).reshape(-1, *[1] * (sums.ndim - 1))
 
 
 @dataclass(frozen=True)
@@ -99,6 +117,11 @@ class Question:
         """Return (n, C, \\*grid): the mean image of the clusters that each image's cluster is compared with."""
         cohort = self.known()
         return cohort.of(self.others(len(cohort.sizes)).to(cohort.means))
+
+    def reference_features(self) -> torch.Tensor:
+        """As ``reference``, of feature maps: (n, F, \\*small)."""
+        cohort = self.known()
+        return cohort.features_of(self.others(len(cohort.sizes)).to(cohort.means))
 
     def known(self) -> Cohort:
         """Return the cohort, for rules that need one."""
