@@ -1,0 +1,101 @@
+"""Score every rule and every control on one planted study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.maps.planted import Planted
+from medstrata.evidence.localisation import localised
+from medstrata.evidence.maps.activation import cluster_activation_map
+from medstrata.evidence.maps.captum_rule import CaptumLayerGradients
+from medstrata.evidence.maps.check import measured
+from medstrata.evidence.maps.clam import Clam
+from medstrata.evidence.maps.controls import CONTROLS, EqualWeights, Novelty
+from medstrata.evidence.maps.feature_gradients import FeatureGradients
+from medstrata.evidence.maps.grad_cam import GradCam
+from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
+from medstrata.evidence.maps.occlusion import Occlusion
+from medstrata.evidence.maps.resampling import smooth
+from medstrata.evidence.maps.rule import Explainable, Facts, Question, Rule
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """Knows the truth: the smoothed |image - mean image| where any of the images has a lesion, nothing elsewhere.
+
+    Not a rule but a bound: what the noise leaves to be seen in one image by someone who knows where to look.
+    """
+
+    where: NDArray[np.bool_]
+    needs_cohort = True
+    name = "bound: knows where lesions may lie"
+
+    def explain(self, model: Explainable, x: torch.Tensor, question: Question) -> tuple[torch.Tensor, Facts]:
+        """Images (n, C, *grid) as the network sees them -> maps (n, *grid), >= 0."""
+        found, _ = Novelty().explain(model, x, question)
+        cohort = question.known()
+        mean = cohort.of(torch.ones(1, len(cohort.sizes), device=x.device))
+        found = smooth((x - mean).sum(1), 1.5).abs()
+        return found * torch.from_numpy(self.where).to(found), {}
+
+
+RULES: dict[str, Rule] = {
+    "IntegratedGradients (default)": IntegratedGradients(),
+    "IntegratedGradients, not smoothed": IntegratedGradients(smoothing=0),
+    "FeatureGradients": FeatureGradients(),
+    "FeatureGradients, channel mean": FeatureGradients("channel"),
+    "captum, layer IntegratedGradients": CaptumLayerGradients(),
+    "Grad-CAM": GradCam(),
+    "LayerCAM": GradCam(by_place=True),
+    "Occlusion": Occlusion(),
+    "Clam": Clam(),
+    "Clam, 11 channels": Clam(max_channels=11),
+}
+FEW = ("IntegratedGradients (default)", "FeatureGradients", "Grad-CAM", "Clam")  # along curves
+FEW_CONTROLS: tuple[Rule, ...] = (EqualWeights(), Novelty(), Novelty(2.0))
+Scores = dict[str, dict[str, float]]
+
+
+def score_all(study: Planted, few: bool) -> Scores:
+    """Return the mean of each measure over the explained images, by rule, control and bound."""
+    found = {name: _scores(study, rule, True) for name, rule in RULES.items() if not few or name in FEW}
+    controls: Sequence[Rule] = FEW_CONTROLS if few else CONTROLS
+    found |= {f"control: {rule.name}": _scores(study, rule, False) for rule in controls}
+    ceiling = Ceiling(np.asarray(study.lesions.any(0)))
+    return found | {ceiling.name: _scores(study, ceiling, False)}
+
+
+def _scores(study: Planted, rule: Rule, own: bool) -> dict[str, float]:
+    started = time.process_time()
+    found = cluster_activation_map(study.model, study.images, rule, study.clusters, cohort=study.cohort)
+    seconds = time.process_time() - started
+    rows = [
+        localised(one, lesion, distractor)
+        for one, lesion, distractor in zip(found.maps, study.lesions, study.distractors, strict=True)
+    ]
+    scores = {key: _mean([row.get(key, np.nan) for row in rows]) for key in {key for row in rows for key in row}}
+    scores["ms"] = 1e3 * seconds / len(rows)
+    if own:
+        other = cluster_activation_map(study.model, study.images, rule, study.runners_up, cohort=study.cohort)
+        scores["own_runner_up"] = _correlation(found.maps.clip(0), other.maps.clip(0))
+    sane = own and isinstance(rule, IntegratedGradients | Clam)
+    more = measured(study.model, study.images, study.clusters, study.cohort, rule, sane)
+    return scores | {key: _mean(values) for key, values in more.items()}
+
+
+def _correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
+    pairs = zip(first, second, strict=True)
+    return _mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs if a.std() > 0 and b.std() > 0])
+
+
+def _mean(values: Any) -> float:
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else float("nan")
