@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
 
 from medstrata.console import Console
-from medstrata.evidence.localisation import energy_share, mask_on_grid, pointing_hit
+from medstrata.evidence.localisation import localised
+from medstrata.evidence.masks import Masks
 from medstrata.images.planning import PlanOptions
 from medstrata.pipeline.runner import run_pipeline
 from medstrata.pipeline.scoring import score_run
@@ -27,7 +27,7 @@ def main(folder: Path, study: Study) -> dict[str, Any]:
     """Run the demo in ``folder`` (``dicom``, ``dicom-truth``, ``run``) and print what it found."""
     dicom, out = folder / "dicom", folder / "run"
     with Console() as console:
-        if not (folder / "dicom-truth" / "labels.csv").exists():
+        if not (folder / "dicom-truth" / "masks.csv").exists():
             shutil.rmtree(folder, ignore_errors=True)
             console.say(f"simulating {study.patients} patients as DICOM series")
             simulate_study(dicom, study, console.progress)
@@ -41,22 +41,15 @@ def main(folder: Path, study: Study) -> dict[str, Any]:
 
 
 def localisation(out: Path, truth: Path) -> dict[str, float]:
-    """Compare each image's map with its planted lesion: pointing game and energy share, and what chance gives."""
-    folders = {row["image_id"]: Path(row["file"]).parent.name for row in _rows(out / "private" / "sources.parquet")}
-    images = _rows(out / "images.parquet")
+    """Compare each image's map with its planted lesion: means over images of ``evidence.localisation.localised``."""
+    images = pq.read_table(out / "images.parquet").to_pylist()
     maps = np.load(out / "maps" / "maps.npy", mmap_mode="r")
-    hits, energy, chance = [], [], []
-    for activation, entry in zip(maps, _rows(out / "maps" / "index.parquet"), strict=True):
-        lesion: Any = nib.load(truth / f"lesion_{folders[entry['image_id']]}.nii.gz")
-        mask = np.asarray(lesion.dataobj).transpose(2, 1, 0) > 0
-        affine = lesion.affine[:, [2, 1, 0, 3]]
-        grid_affine = np.reshape(images[entry["row"]]["grid_affine"], (4, 4))
-        on_grid = mask_on_grid(mask, affine, grid_affine, activation.shape)
-        hits.append(pointing_hit(activation, on_grid))
-        energy.append(energy_share(activation, on_grid))
-        chance.append(on_grid.mean())
-    result = {"maps": float(len(hits)), "pointing": float(np.mean(hits)), "energy": float(np.mean(energy))}
-    return result | {"chance": float(np.mean(chance))}
+    masks = Masks(truth / "masks.csv", out, maps.shape[1:])
+    rows = []
+    for signed, entry in zip(maps, pq.read_table(out / "maps" / "index.parquet").to_pylist(), strict=True):
+        lesion = masks.on_grid(entry["image_id"], images[entry["row"]])
+        rows.append(localised(np.asarray(signed, np.float32), lesion))
+    return {"maps": float(len(rows))} | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def in_words(scores: dict[str, Any], maps: dict[str, float], report: Path) -> str:
@@ -73,11 +66,6 @@ def in_words(scores: dict[str, Any], maps: dict[str, float], report: Path) -> st
     if simple["accuracy"] >= 0.99:
         lines.append("PCA + k-means finds the groups too: this demo shows the path, not what the deep method is worth.")
     return "\n".join([*lines, f"report           {report}"])
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return rows
 
 
 if __name__ == "__main__":

@@ -87,7 +87,8 @@ def _scores(study: Planted, rule: Rule, own: bool) -> dict[str, float]:
         scores["own_runner_up"] = _correlation(found.maps.clip(0), other.maps.clip(0))
     sane = own and isinstance(rule, IntegratedGradients | Clam)
     more = measured(study.model, study.images, study.clusters, study.cohort, rule, sane)
-    return scores | {key: _mean(values) for key, values in more.items()}
+    scores |= {key: _mean(values) for key, values in more.items()}
+    return {key: value for key, value in scores.items() if np.isfinite(value)}
 
 
 def _correlation(first: NDArray[Any], second: NDArray[Any]) -> float:

@@ -17,7 +17,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from medstrata.errors import RunFolderError
-from medstrata.evidence.explain import canonical_affine, explain
+from medstrata.evidence.explain import explain
+from medstrata.evidence.maps.folder import canonical_affine
 from medstrata.images.grid import to_grid_3d, to_source
 from medstrata.run import no_progress
 
@@ -119,6 +120,8 @@ def test_planted_squares(tmp_path: Path) -> None:
     np.testing.assert_allclose(means[0], every.astype(np.float32).mean(axis=0), atol=1e-3)
     np.testing.assert_allclose(means[1], maps[2:].astype(np.float32).mean(axis=0), atol=1e-3)
     assert not means[2].any()
+    spread = np.load(out / "maps" / "cluster_spread.npy")
+    np.testing.assert_allclose(spread[0], every.astype(np.float32).clip(0).std(axis=0), atol=1e-3)
 
 
 def test_pictures_have_the_source_aspect_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -127,7 +130,13 @@ def test_pictures_have_the_source_aspect_and_nothing_else_is_left(tmp_path: Path
     explain(out, PlantedModel(), 1)
     names = {path.name for path in (out / "maps").iterdir()}
     pictures = {"image_b.png", "image_f.png", "cluster_0.png", "cluster_1.png"}
-    assert names == pictures | {"maps.npy", "cluster_maps.npy", "index.parquet", "summary.json"}
+    assert names == pictures | {
+        "maps.npy",
+        "cluster_maps.npy",
+        "cluster_spread.npy",
+        "index.parquet",
+        "summary.json",
+    }
     with Image.open(out / "maps" / "image_b.png") as file:
         picture = np.asarray(file).astype(int)
     height, width = round(256 * 32 / 40), 256
@@ -184,6 +193,47 @@ def test_cluster_of_volumes_on_different_grids_lies_around_the_origin(tmp_path: 
     mean: Any = nib.load(tmp_path / "out" / "maps" / "cluster_0.nii.gz")
     assert mean.header.get_zooms() == pytest.approx((2.0, 1.0, 4.0))
     np.testing.assert_allclose(mean.affine @ [3.5, 3.5, 3.5, 1], [0, 0, 0, 1], atol=1e-5)
+
+
+class Stopped(PlantedModel):
+    """Is interrupted when the maps of the second block are made."""
+
+    calls = 0
+
+    def differentiable_assignment(self, x: torch.Tensor, of_features: bool = False) -> torch.Tensor:
+        if x.requires_grad:
+            self.calls += 1
+        if self.calls > 4:  # passes of one block
+            raise KeyboardInterrupt
+        return super().differentiable_assignment(x, of_features)
+
+
+@pytest.mark.parametrize("again", ["same", "other"])
+def test_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str) -> None:
+    monkeypatch.setattr("medstrata.evidence.maps.unfinished.SECONDS", 0.0)
+    monkeypatch.setattr("medstrata.evidence.explain.IMAGES_AT_ONCE", 2)
+    for name in ("whole", "cut"):
+        flat_run(tmp_path / name)
+    expected = explain(tmp_path / "whole", PlantedModel(), 3, token="same")
+    with pytest.raises(KeyboardInterrupt):
+        explain(tmp_path / "cut", Stopped(), 3, token="same")
+    assert not (tmp_path / "cut" / "maps" / "index.parquet").exists()
+    seen: list[int] = []
+    found = explain(tmp_path / "cut", PlantedModel(), 3, lambda _, done, total: seen.append(done), token=again)
+    assert seen == ([4, 5] if again == "same" else [2, 4, 5])
+    assert found == expected
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / "maps").iterdir()} for name in ("whole", "cut")
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_damaged_remnant_is_made_again(tmp_path: Path) -> None:
+    flat_run(tmp_path / "out")
+    (tmp_path / "out" / "maps").mkdir()
+    (tmp_path / "out" / "maps" / ".unfinished.safetensors").write_bytes(b"cut")
+    (tmp_path / "out" / "maps" / ".unfinished.bin").write_bytes(b"")
+    assert explain(tmp_path / "out", PlantedModel(), 3, token="same")["images"] == 5
 
 
 def test_maps_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:

@@ -147,7 +147,8 @@ def _assign(job: Job) -> dict[str, Any]:
 
 
 def _explain(job: Job) -> dict[str, Any]:
-    from medstrata.evidence.explain import clear, explain
+    from medstrata.evidence.explain import explain
+    from medstrata.evidence.maps.folder import clear
     from medstrata.methods.files import load
 
     model = load(job.path, job.device)
@@ -156,7 +157,8 @@ def _explain(job: Job) -> dict[str, Any]:
         clear(job.path / "maps")
         write_json(job.path / "maps" / "summary.json", {})
     else:
-        explain(job.path, model, job.plan().maps_per_cluster, job.progress)
+        token = digest(job.folder.token("assign"), job.plan().maps_per_cluster)
+        explain(job.path, model, job.plan().maps_per_cluster, job.progress, token)
     return {}
 
 

@@ -100,7 +100,7 @@ class Pictures:
         place = self._map_of[member]
         peak = self._map_peaks[place]
         image = self._planes(np.asarray(self._pixels[self._map_rows[place]], dtype=np.float32), peak)
-        heat = np.nan_to_num(np.asarray(self._maps.maps[place], dtype=np.float32))
+        heat = np.nan_to_num(np.asarray(self._maps.maps[place], dtype=np.float32)).clip(0)  # what speaks for it
         heats = self._planes(heat[None], peak)  # in the scale that all maps share
         pictures = []
         if not self.volumes:
