@@ -73,7 +73,11 @@ class FrozenFeatures(ClusteringMethod):
         """
         maps = super().feature_maps(x)
         if self.module is None or maps.ndim < 3:
-            raise FitError("These features are vectors without places: there is nothing to draw an activation map of.")
+            raise FitError(
+                "These features are vectors without places, so there are no feature maps. For maps give module=, a "
+                "network of images; where it returns vectors, only rules that work on the images themselves explain "
+                "it, such as IntegratedGradients()."
+            )
         return maps
 
     def _as_images(self, X: Any) -> Images:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medstrata.errors import FitError
 from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
 from medstrata.evidence.maps.rule import Cohort, Explainable, Question, Rule, measure_cohort
-from medstrata.learning.batches import as_images
+from medstrata.learning.batches import Images, as_images
 
 VOXELS = 1 << 22  # of the images that are explained at once, two volumes of 128 a side: gradients keep every layer
 
@@ -63,7 +63,7 @@ def cluster_activation_map(
     FitError : images of a wrong shape or not finite, a cluster that the model does not have, one against itself, a
         network that gives NaN
     """
-    array = as_images(images)
+    array = _as_images(model, images)
     if batch_size < 1:
         raise FitError(f"batch_size is {batch_size}, but must be at least 1.")
     if not np.isfinite(array).all():
@@ -87,6 +87,19 @@ def cluster_activation_map(
         torch.cat([question.against for _, question, _ in parts]).cpu().numpy(),
         {key: torch.cat([facts[key] for _, _, facts in parts]).double().cpu().numpy() for key in parts[0][2]},
     )
+
+
+def _as_images(model: Explainable, images: Any) -> Images:
+    if isinstance(images, np.ndarray) and images.ndim == 2:
+        raise FitError("Vectors have no places, so there are no feature maps to explain. Give images.")
+    array = as_images(images)
+    expected = getattr(model, "image_shape_", None)
+    if expected is not None and array.shape[1:] != tuple(expected):
+        raise FitError(
+            f"Images of shape {array.shape[1:]} do not fit a model of images of shape {tuple(expected)}. Bring them "
+            "onto the same grid first (medstrata assign does it)."
+        )
+    return array
 
 
 def _measured(model: Explainable, cohort: Any) -> Cohort:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from medstrata.errors import FitError
 from medstrata.learning.batches import Images, as_images
 
 SMALLEST = 1e-37  # probability below which float32 has no logarithm that can be trusted
@@ -41,11 +42,11 @@ class Explainable(Protocol):
 @dataclass(frozen=True)
 class Cohort:
     """The mean of each cluster: ``means`` (K, C, \\*grid) of its images as the network sees them, ``features``
-    (K, F, \\*small) of their feature maps, ``sizes`` (K,) how many there are.
+    (K, F, \\*small) of their feature maps, None where the network gives none; ``sizes`` (K,) how many there are.
     """
 
     means: torch.Tensor
-    features: torch.Tensor
+    features: torch.Tensor | None
     sizes: torch.Tensor
 
     def of(self, weights: torch.Tensor) -> torch.Tensor:
@@ -57,6 +58,7 @@ class Cohort:
 
     def features_of(self, weights: torch.Tensor) -> torch.Tensor:
         """As ``of``, of feature maps (n, F, \\*small)."""
+        assert self.features is not None, "rules that need feature maps have asked the model for them before"
         return self._mean(weights, self.features)
 
     def _mean(self, weights: torch.Tensor, of_clusters: torch.Tensor) -> torch.Tensor:
@@ -69,18 +71,28 @@ def measure_cohort(model: Explainable, images: Any, seed: int = 0) -> Cohort:
     """Measure the mean image of each cluster on ``images`` (N, ...), or on 2,000 of them drawn at random."""
     array = as_images(images)
     rows = np.sort(np.random.default_rng(seed).permutation(len(array))[:COHORT])
-    sums = feature_sums = sizes = torch.zeros(())
+    sums = sizes = torch.zeros(())
+    feature_sums: torch.Tensor | None = torch.zeros(())
     for start in range(0, len(rows), AT_ONCE):
         x = model.tensor(array[rows[start : start + AT_ONCE]])
-        features = model.feature_maps(x)
-        with torch.inference_mode():
-            q = model.differentiable_assignment(features, of_features=True)
+        features, q = _features_and_assignment(model, x)
         member = torch.nn.functional.one_hot(q.argmax(1), q.shape[1]).to(x)
         sums = sums + torch.einsum("nk,n...->k...", member, x)
-        feature_sums = feature_sums + torch.einsum("nk,n...->k...", member, features)
+        if feature_sums is not None:
+            feature_sums = None if features is None else feature_sums + torch.einsum("nk,n...->k...", member, features)
         sizes = sizes + member.sum(0)
     # Cloned: tensors made in inference mode could not be part of a path whose gradient is taken.
-    return Cohort(_per_image(sums, sizes), _per_image(feature_sums, sizes), sizes.clone())
+    features = None if feature_sums is None else _per_image(feature_sums, sizes)
+    return Cohort(_per_image(sums, sizes), features, sizes.clone())
+
+
+def _features_and_assignment(model: Explainable, x: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+    try:
+        features = model.feature_maps(x)
+    except FitError:  # a network that gives vectors: its images can be explained all the same
+        return None, model.soft_assignment(x)
+    with torch.inference_mode():
+        return features, model.differentiable_assignment(features, of_features=True)
 
 
 def _per_image(sums: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
