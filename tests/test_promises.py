@@ -73,7 +73,7 @@ def test_mednist_is_sorted_better_than_by_pca(data_dir: Path, tmp_path: Path) ->
 
 @pytest.mark.promise
 def test_five_lines_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python of the README runs as it stands, on a folder of images named as there."""
+    """The Python of the README, and after it that of docs/maps.md, runs as it stands, on a folder named as there."""
     from PIL import Image
 
     from command_line import images
@@ -81,10 +81,12 @@ def test_five_lines_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "images").mkdir()
     for number, image in enumerate(images(18)[0]):
         Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert code is not None
     monkeypatch.chdir(tmp_path)
-    exec(compile(code[1], "README.md", "exec"), {})
+    names: dict[str, Any] = {}
+    for page in (ROOT / "README.md", ROOT / "docs" / "maps.md"):
+        code = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+        assert code is not None
+        exec(compile(code[1], page.name, "exec"), names)
 
 
 @pytest.mark.promise

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medstrata.errors import MedstrataError
     from medstrata.evidence.maps.activation import cluster_activation_map
     from medstrata.evidence.maps.clam import Clam
+    from medstrata.evidence.maps.feature_gradients import FeatureGradients
     from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
     from medstrata.evidence.metrics import score
     from medstrata.images.store import load_images
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Clam": "medstrata.evidence.maps.clam",
+    "FeatureGradients": "medstrata.evidence.maps.feature_gradients",
     "IntegratedGradients": "medstrata.evidence.maps.integrated_gradients",
     "ContrastiveAutoencoder": "medstrata.methods.contrastive",
     "DCEC": "medstrata.methods.dcec",
@@ -58,6 +60,7 @@ __all__ = [
     "Clam",
     "ContrastiveAutoencoder",
     "DeepMCAT",
+    "FeatureGradients",
     "FrozenFeatures",
     "Fusion",
     "IntegratedGradients",
