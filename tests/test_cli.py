@@ -195,6 +195,10 @@ def test_assign_sorts_new_images_into_a_folder_of_their_own(done: tuple[Path, Pa
     old = pq.read_table(out / "assignments.parquet").to_pylist()
     found = pq.read_table(tmp_path / "new_out" / "assignments.parquet").to_pylist()
     assert [row["nearest"] for row in found[:4]] == [row["nearest"] for row in old[:4]]
+    explained = {row["row"]: row for row in pq.read_table(tmp_path / "new_out" / "maps" / "index.parquet").to_pylist()}
+    for row in pq.read_table(out / "maps" / "index.parquet").to_pylist():
+        if row["row"] in explained and row["row"] < 4:
+            assert explained[row["row"]]["completeness"] == pytest.approx(row["completeness"], rel=1e-3)
     assert found[4]["cluster"] == -1 and found[4]["novelty"] > 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (tmp_path / "new_out" / "report.html").exists()
@@ -208,6 +212,9 @@ def test_one_new_image_is_enough_to_assign(done: tuple[Path, Path], tmp_path: Pa
     answer = medstrata("assign", out, tmp_path / "in", tmp_path / "new_out")
     assert answer.code == 0, answer.err
     assert len(pq.read_table(tmp_path / "new_out" / "assignments.parquet")) == 1
+    # Compared with what the model was fitted on: compared with itself, one image would have an empty map.
+    summary = json.loads((tmp_path / "new_out" / "maps" / "summary.json").read_text())
+    assert summary["caution"] == "" and summary["scale"] > 0
 
 
 @pytest.mark.parametrize(

@@ -217,3 +217,21 @@ def test_groups_run_the_network_less_often() -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(FitError, match="groups >= 1"):
         Clam(groups=0)
+    with pytest.raises(FitError, match="weighting"):
+        Clam(weighting="other")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_other_weightings_written_out(dimensions: int) -> None:
+    model, images = TinyModel(dimensions), images_of(dimensions)
+    x = model.tensor(images)
+    empty = model.soft_assignment(torch.full_like(x[:1], -0.3))[0].numpy()
+    for weighting in ("increase", "softmax"):
+        found = cluster_activation_map(model, images, Clam(weighting=weighting))  # type: ignore[arg-type]
+        for i, image in enumerate(images):
+            _, w = naive_map(model, image, None, -0.3, None)
+            w = np.maximum(w - empty[found.cluster[i]], 0) if weighting == "increase" else np.exp(w) / np.exp(w).sum()
+            a = model.feature_maps(x[i : i + 1])[0].numpy()
+            parts = [upsampled(one, image.shape[1:]) for one in a]
+            expected = np.maximum(sum(weight * part for weight, part in zip(w, parts, strict=True)), 0)
+            np.testing.assert_allclose(found.maps[i], expected, atol=1e-5)

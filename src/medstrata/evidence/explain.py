@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from medstrata.errors import RunFolderError
 from medstrata.evidence.maps.activation import cluster_activation_map
+from medstrata.evidence.maps.cohort_file import COHORT, read_cohort, save_cohort
 from medstrata.evidence.maps.deletion import deletion
 from medstrata.evidence.maps.folder import FACTS, Explained, clear, write_all
 from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
-from medstrata.evidence.maps.rule import Explainable, Question, measure_cohort
+from medstrata.evidence.maps.rule import Cohort, Explainable, Question, measure_cohort
 from medstrata.evidence.maps.summary import summarise
 from medstrata.evidence.maps.unfinished import Unfinished
 from medstrata.run import Progress, folder_error, no_progress, write_json
@@ -40,7 +41,8 @@ def explain(
     Maps of their own get the ``maps_per_cluster`` most typical images of each cluster (none whose header says that
     text is burned in); the map of a cluster is the mean over its members (``AVERAGED``). Of a volume that entered as
     several slices, the middle one is explained for the volume's cluster. All maps are in one common scale, the
-    largest value over all maps that were made being 1. Interrupted, it goes on where it was, as long as ``token``,
+    largest value over all maps that were made being 1. The cohort is that of the images the model was fitted on, also
+    where these are new ones. Interrupted, it goes on where it was, as long as ``token``,
     which names what goes into the maps, is the same.
 
     Raises
@@ -59,7 +61,9 @@ def explain(
         with Unfinished(folder, token, (k, *pixels.shape[2:])) as unfinished:
             if not unfinished.findings.done:
                 clear(folder)
-            _compute(model, pixels, chosen, unfinished, progress)
+            cohort = read_cohort(out) or measure_cohort(model, pixels)
+            save_cohort(folder / COHORT, cohort)
+            _compute(model, pixels, chosen, cohort, unfinished, progress)
             findings = unfinished.findings
             write_all(out, unfinished.store, pixels, chosen, findings)
         summary = summarise(RULE.name, [one.cluster for one in chosen], findings.facts, k, findings.scale)
@@ -114,11 +118,12 @@ def _compute(
     model: Explainable,
     pixels: NDArray[Any],
     chosen: Sequence[Explained],
+    cohort: Cohort,
     unfinished: Unfinished,
     progress: Progress,
 ) -> None:
     """Make the maps that are not there yet, in no common scale."""
-    findings, cohort = unfinished.findings, measure_cohort(model, pixels)
+    findings = unfinished.findings
     for start in range(findings.done, len(chosen), IMAGES_AT_ONCE):
         block = chosen[start : start + IMAGES_AT_ONCE]
         some = pixels[[one.row for one in block]]

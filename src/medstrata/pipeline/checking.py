@@ -18,6 +18,7 @@ from medstrata.errors import FitError, InputError
 from medstrata.evidence.intervals import mean_interval
 from medstrata.evidence.maps.activation import cluster_activation_map
 from medstrata.evidence.maps.check import RULES, check_maps
+from medstrata.evidence.maps.cohort_file import read_cohort
 from medstrata.evidence.maps.correlation import pearson
 from medstrata.evidence.maps.rule import Cohort, measure_cohort
 from medstrata.evidence.maps.verdict import verdict
@@ -56,7 +57,7 @@ def check_run(
         inside = np.stack([known.on_grid(row["image_id"], row) for row in geometry])
         if known.has_distractors:
             distractors = np.stack([known.on_grid(row["image_id"], row, "distractor") for row in geometry])
-    cohort = measure_cohort(model, pixels)
+    cohort = read_cohort(out) or measure_cohort(model, pixels)
     found = check_maps(model, pixels[rows], clusters, cohort, inside, distractors, progress=progress)
     plan = load_plan(out / "plan.json")
     plans = [replace(plan, seed=plan.seed + 1 + number) for number in range(refits)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medstrata.errors import FitError, RunFolderError
 from medstrata.evidence.contradictions import COLUMNS, contradictions
+from medstrata.evidence.maps.cohort_file import COHORT, COPIED
 from medstrata.evidence.typicality import assignments_table, fit_reference
 from medstrata.images.plan import Plan
 from medstrata.learning.reading import read_clusters
@@ -176,6 +177,9 @@ def copy_model(trained: Path, out: Path) -> None:
             raise RunFolderError(f"{source} is missing in {trained}. Run: medstrata run INPUT OUT")
         with atomic(out / target) as part:
             shutil.copyfile(trained / source, part)
+    if (trained / "maps" / COHORT).exists():  # not where the method has no maps
+        with atomic(out / COPIED) as part:
+            shutil.copyfile(trained / "maps" / COHORT, part)
 
 
 def copy_plan(trained: Path, out: Path) -> None:

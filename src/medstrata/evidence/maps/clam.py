@@ -68,11 +68,14 @@ class Clam:
     ``max_channels``: use the first channels only (11: as the authors' code); None: all. ``groups``: channels with
     masks that are alike share one mask and one weight, so that the network runs ``groups`` times an image; None: each
     its own. ``fill``: what a masked-out voxel becomes, ``model.background`` or zero in the network's space.
+    ``weighting``: w_k of (2) as it is, "increase" over the empty image (Score-CAM's, never below zero), or their
+    "softmax" over the channels (as in common implementations of Score-CAM; it makes them nearly equal).
     """
 
     max_channels: int | None = None
     fill: Literal["background", "zero"] = "background"
     groups: int | None = None
+    weighting: Literal["probability", "increase", "softmax"] = "probability"
     needs_cohort = False
     name = "Cluster activation map (Ryan et al., J. Med. Imaging 2022)"
 
@@ -80,6 +83,8 @@ class Clam:
         counts = [count for count in (self.max_channels, self.groups) if count is not None]
         if self.fill not in ("background", "zero") or min(counts, default=1) < 1:
             raise FitError('Clam needs max_channels and groups >= 1 or None, and fill "background" or "zero".')
+        if self.weighting not in ("probability", "increase", "softmax"):
+            raise FitError('Clam needs weighting "probability", "increase" or "softmax".')
 
     @torch.inference_mode()
     def explain(self, model: Explainable, x: torch.Tensor, question: Question) -> tuple[torch.Tensor, Facts]:
@@ -96,6 +101,11 @@ class Clam:
             weights, used = group_weights(model, x, features, question.cluster, background, self.groups)
         else:
             weights, used = channel_weights(model, x, features, question.cluster, background)
+        if self.weighting == "increase":
+            empty = model.soft_assignment(torch.full_like(x[:1], background))[0, question.cluster]
+            weights = (weights - empty[:, None]).clamp(min=0) * used
+        elif self.weighting == "softmax":
+            weights = weights.masked_fill(~used, -torch.inf).softmax(1).nan_to_num()
         maps = weighted_map(features, weights, x.shape[2:])
         uniform = weighted_map(features, used.to(features.dtype), x.shape[2:])
         count = used.sum(1).clamp(min=1)

@@ -165,6 +165,14 @@ def _affine(values: Sequence[float]) -> NDArray[np.float64]:
 
 def clear(folder: Path) -> None:
     """Remove the maps of an earlier run, the index first: without it, nothing counts as a map."""
-    for pattern in ("index.parquet", "summary.json", "check.json", "*.npy", "image_*.*", "cluster_*.*"):
+    for pattern in (
+        "index.parquet",
+        "summary.json",
+        "check.json",
+        "cohort.safetensors",
+        "*.npy",
+        "image_*.*",
+        "cluster_*.*",
+    ):
         for file in folder.glob(pattern):
             file.unlink()
