@@ -27,6 +27,7 @@ ROOMS = [
     "simulation",
     "pipeline",
     "console",
+    "options",
     "cli",
     "__main__",
 ]

@@ -15,6 +15,20 @@ import typer
 from medstrata._version import __version__
 from medstrata.console import Console
 from medstrata.errors import MedstrataError
+from medstrata.options import (
+    BurnedIn,
+    Clusters,
+    Device,
+    Features,
+    Goal,
+    Input,
+    Method,
+    Out,
+    Redo,
+    Seed,
+    Select,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,46 +45,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder or zip of images, or one .npz/.npy array.")]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="Run folder; made if it is not there.")]
-
-
-def _cluster_number(value: str | None) -> str | None:
-    if value not in (None, "auto") and not (value.isdigit() and int(value) >= 2):
-        raise typer.BadParameter("give a whole number, at least 2, or auto")
-    return value
-
-
-Clusters = Annotated[
-    str | None,
-    typer.Option(
-        "--clusters", metavar="K", callback=_cluster_number, help="Number of clusters, at least 2, or auto: as found."
-    ),
-]
-Method = Annotated[
-    Literal["auto", "contrastive", "dcec", "deepmcat", "dvc", "pca"] | None,
-    typer.Option("--method", help="Clustering method. [default: auto; dcec for volumes and for fewer than 200 images]"),
-]
-Features = Annotated[
-    Path | None,
-    typer.Option("--features", metavar="FILE", help="Cluster these vectors (.npy, one row per decoded image) instead."),
-]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random numbers. [default: 0]")]
-Goal = Annotated[
-    Literal["categories", "subtypes"] | None,
-    typer.Option("--goal", help="categories (sort a mixed archive) or subtypes (groups within one kind of image)."),
-]
-Select = Annotated[
-    list[str] | None,
-    typer.Option("--select", metavar="COLUMN=VALUE", help="Take only these images of the catalog; repeatable."),
-]
-BurnedIn = Annotated[
-    bool, typer.Option("--include-burned-in", help="Take images that may show names or other text in the pixels.")
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that read files; 0: one per processor.")]
-Redo = Annotated[bool, typer.Option("--redo", help="Do it again although nothing has changed.")]
 
 
 @contextmanager

@@ -134,6 +134,7 @@ def test_pictures_have_the_source_aspect_and_nothing_else_is_left(tmp_path: Path
         "maps.npy",
         "cluster_maps.npy",
         "cluster_spread.npy",
+        "cohort.safetensors",
         "index.parquet",
         "summary.json",
     }

@@ -1,0 +1,48 @@
+"""The arguments and options that several commands of the command line share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder or zip of images, or one .npz/.npy array.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Run folder; made if it is not there.")]
+
+
+def _cluster_number(value: str | None) -> str | None:
+    if value not in (None, "auto") and not (value.isdigit() and int(value) >= 2):
+        raise typer.BadParameter("give a whole number, at least 2, or auto")
+    return value
+
+
+Clusters = Annotated[
+    str | None,
+    typer.Option(
+        "--clusters", metavar="K", callback=_cluster_number, help="Number of clusters, at least 2, or auto: as found."
+    ),
+]
+Method = Annotated[
+    Literal["auto", "contrastive", "dcec", "deepmcat", "dvc", "pca"] | None,
+    typer.Option("--method", help="Clustering method. [default: auto; dcec for volumes and for fewer than 200 images]"),
+]
+Features = Annotated[
+    Path | None,
+    typer.Option("--features", metavar="FILE", help="Cluster these vectors (.npy, one row per decoded image) instead."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random numbers. [default: 0]")]
+Goal = Annotated[
+    Literal["categories", "subtypes"] | None,
+    typer.Option("--goal", help="categories (sort a mixed archive) or subtypes (groups within one kind of image)."),
+]
+Select = Annotated[
+    list[str] | None,
+    typer.Option("--select", metavar="COLUMN=VALUE", help="Take only these images of the catalog; repeatable."),
+]
+BurnedIn = Annotated[
+    bool, typer.Option("--include-burned-in", help="Take images that may show names or other text in the pixels.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that read files; 0: one per processor.")]
+Redo = Annotated[bool, typer.Option("--redo", help="Do it again although nothing has changed.")]
