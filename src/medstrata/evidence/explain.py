@@ -61,7 +61,7 @@ def explain(
         with Unfinished(folder, token, (k, *pixels.shape[2:])) as unfinished:
             if not unfinished.findings.done:
                 clear(folder)
-            cohort = read_cohort(out) or measure_cohort(model, pixels)
+            cohort = read_cohort(out, model.tensor(pixels[:1]).device) or measure_cohort(model, pixels)
             save_cohort(folder / COHORT, cohort)
             _compute(model, pixels, chosen, cohort, unfinished, progress)
             findings = unfinished.findings

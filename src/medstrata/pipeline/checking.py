@@ -57,7 +57,7 @@ def check_run(
         inside = np.stack([known.on_grid(row["image_id"], row) for row in geometry])
         if known.has_distractors:
             distractors = np.stack([known.on_grid(row["image_id"], row, "distractor") for row in geometry])
-    cohort = read_cohort(out) or measure_cohort(model, pixels)
+    cohort = read_cohort(out, model.device_) or measure_cohort(model, pixels)
     found = check_maps(model, pixels[rows], clusters, cohort, inside, distractors, progress=progress)
     plan = load_plan(out / "plan.json")
     plans = [replace(plan, seed=plan.seed + 1 + number) for number in range(refits)]

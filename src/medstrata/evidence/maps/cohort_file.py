@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from medstrata.evidence.maps.rule import Cohort
 from medstrata.learning.checkpoints import load_state, save_state
 
@@ -20,7 +22,7 @@ def save_cohort(path: Path, cohort: Cohort) -> None:
     save_state(path, tensors | ({} if cohort.features is None else {"features": cohort.features}), {})
 
 
-def read_cohort(out: Path) -> Cohort | None:
+def read_cohort(out: Path, device: torch.device) -> Cohort | None:
     """Return the cohort that came with a copied model, None where ``out`` holds the images that were fitted on.
 
     Raises
@@ -29,5 +31,5 @@ def read_cohort(out: Path) -> Cohort | None:
     """
     if not (out / COPIED).exists():
         return None
-    tensors, _ = load_state(out / COPIED)
+    tensors = {name: tensor.to(device) for name, tensor in load_state(out / COPIED)[0].items()}
     return Cohort(tensors["means"], tensors.get("features"), tensors["sizes"])
