@@ -95,24 +95,35 @@ class Clam:
         """
         if (question.against >= 0).any():
             raise FitError("Clam weighs channels for one cluster alone. To compare two, use IntegratedGradients().")
-        background = float(model.background) if self.fill == "background" else 0.0
         features = model.feature_maps(x)[:, : self.max_channels]
+        weights, used = self._weights(model, x, features, question.cluster)
+        maps = weighted_map(features, weights, x.shape[2:])
+        uniform = weighted_map(features, used.to(features.dtype), x.shape[2:])
+        return maps, {"weight_spread": _spread(weights, used), "uniform_correlation": pearson(maps, uniform)}
+
+    def _weights(
+        self, model: Explainable, x: torch.Tensor, features: torch.Tensor, cluster: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (n, F) of the channels, 0 for those that are not used, and which are used (n, F)."""
+        background = float(model.background) if self.fill == "background" else 0.0
         if self.groups is not None and self.groups < features.shape[1]:
-            weights, used = group_weights(model, x, features, question.cluster, background, self.groups)
+            weights, used = group_weights(model, x, features, cluster, background, self.groups)
         else:
-            weights, used = channel_weights(model, x, features, question.cluster, background)
+            weights, used = channel_weights(model, x, features, cluster, background)
         if self.weighting == "increase":
-            empty = model.soft_assignment(torch.full_like(x[:1], background))[0, question.cluster]
+            empty = model.soft_assignment(torch.full_like(x[:1], background))[0, cluster]
             weights = (weights - empty[:, None]).clamp(min=0) * used
         elif self.weighting == "softmax":
             weights = weights.masked_fill(~used, -torch.inf).softmax(1).nan_to_num()
-        maps = weighted_map(features, weights, x.shape[2:])
-        uniform = weighted_map(features, used.to(features.dtype), x.shape[2:])
-        count = used.sum(1).clamp(min=1)
-        mean = weights.sum(1) / count
-        deviation = ((weights - mean[:, None]).square() * used).sum(1).div(count).sqrt()
-        spread = torch.where(mean > 0, deviation / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0.0)
-        return maps, {"weight_spread": spread, "uniform_correlation": pearson(maps, uniform)}
+        return weights, used
+
+
+def _spread(weights: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    """Standard deviation over mean (n,) of the weights (n, F) of the channels that are used; 0 where the mean is."""
+    count = used.sum(1).clamp(min=1)
+    mean = weights.sum(1) / count
+    deviation = ((weights - mean[:, None]).square() * used).sum(1).div(count).sqrt()
+    return torch.where(mean > 0, deviation / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0.0)
 
 
 def channel_weights(
