@@ -42,6 +42,8 @@ def cells(seed: int) -> Iterator[tuple[Cell, bool]]:
         yield Cell("ct-3d", factor, distractor=True, seed=seed), True
     for moved in (0.0, 5.0, 8.0):
         yield Cell("ct-2d", distractor=True, misregistration=moved, seed=seed), True
+    for noise in (200.0, 400.0, 800.0):
+        yield Cell("ct-2d", distractor=True, noise=noise, seed=seed), True
     for moved in (5.0, 10.0):
         yield Cell("phantoms", distractor=True, misregistration=moved, seed=seed), True
     for images in (60, 150, 600):

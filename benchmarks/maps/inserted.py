@@ -65,7 +65,6 @@ class Setting:
     noise: float = 0.0
     misregistration: float = 2.0
     distractor: bool = False
-    contrast: float = 1.0  # of the lesions against what was there
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,6 @@ class Patches:
     lesions: Mask
     distractors: Mask
     groups: NDArray[np.int64]
-    backgrounds: int  # distinct places that patches were cut at
 
 
 @cache
@@ -118,6 +116,17 @@ def _places(data: Path, side: str, shape: tuple[int, int, int]) -> NDArray[np.in
     return found
 
 
+def distinct_places(data: Path, side: str, dimensions: int) -> int:
+    """How many patches of one lung share no voxel, taken one after the other: the distinct backgrounds."""
+    shape = np.array(SHAPES[dimensions])
+    left = _places(data, side, SHAPES[dimensions])
+    count = 0
+    while len(left):
+        left = left[(np.abs(left - left[0]) >= shape).any(1)]
+        count += 1
+    return count
+
+
 def cut(data: Path, setting: Setting, side: str, seed: int) -> Patches:
     """Cut patches out of one lung ("right" or "left") and insert a lesion into each."""
     kinds, shape = FACTORS[setting.factor], SHAPES[setting.dimensions]
@@ -126,17 +135,18 @@ def cut(data: Path, setting: Setting, side: str, seed: int) -> Patches:
     corners = _places(data, side, shape)
     rng = np.random.default_rng([seed, side == "left"])
     groups = rng.permutation(np.arange(setting.count) % len(kinds))
-    images, lesions, distractors, used = [], [], [], set()
+    images, lesions, distractors = [], [], []
     for group in groups:
         corner = corners[rng.integers(len(corners))]
-        used.add(tuple(corner.tolist()))
         box = tuple(slice(int(at), int(at) + size) for at, size in zip(corner, shape, strict=True))
         patch, inside = volumes[rng.integers(len(volumes))][box].copy(), lung[box].copy()
         if side == "left":
             patch, inside = patch[:, :, ::-1].copy(), inside[:, :, ::-1].copy()
         patch[~inside] = OUTSIDE
         lesion = insert(patch, inside, kinds[group], setting, rng)
-        distractors.append(_metal(patch, rng) if setting.distractor else np.zeros_like(lesion))
+        metal = _metal(patch, rng) if setting.distractor else np.zeros_like(lesion)
+        lesion &= ~metal  # what the metal covers is no lesion any more
+        distractors.append(metal)
         patch += setting.noise * rng.standard_normal(patch.shape, dtype=np.float32)
         images.append(patch.clip(LOWEST, HIGHEST))
         lesions.append(lesion)
@@ -145,7 +155,6 @@ def cut(data: Path, setting: Setting, side: str, seed: int) -> Patches:
         _flat(np.stack(lesions), setting),
         _flat(np.stack(distractors), setting),
         groups.astype(np.int64),
-        len(used),
     )
 
 
@@ -178,7 +187,7 @@ def insert(patch: Array, lung: Mask, kind: Inserted, setting: Setting, rng: np.r
         share = soft(ellipsoid(grid, centre, (radius, radius, radius)) + lumps, grid.edge)
     share *= lung
     share[share < 0.25] = 0
-    blend(patch, share * setting.contrast, _texture(patch, kind, grid, rng))
+    blend(patch, share, _texture(patch, kind, grid, rng))
     return share > 0
 
 

@@ -30,8 +30,9 @@ class Cell:
     """What one cell of the study is about.
 
     ``data``: "phantoms", "ct-2d", "ct-3d"; ``factor``: what the groups of CT differ in; ``contrast_to_noise``: of the
-    phantoms' lesions (CT is as it is); ``clusters``: None: as many as groups; ``images``: None: 90 phantoms, 300
-    patches, 150 blocks; ``misregistration``: SD of the place in mm, None: .5 of a phantom, 2 of a lesion in CT.
+    phantoms' lesions; ``noise``: SD in HU that is added to CT; ``clusters``: None: as many as groups; ``images``: None:
+    90 phantoms, 300 patches, 150 blocks; ``misregistration``: SD of the place in mm, None: .5 of a phantom, 2 of a
+    lesion in CT.
     """
 
     data: str
@@ -39,6 +40,7 @@ class Cell:
     contrast_to_noise: float = 1.0
     distractor: bool = False
     misregistration: float | None = None
+    noise: float = 0.0
     images: int | None = None
     clusters: int | None = None
     method: str = "dcec"
@@ -51,6 +53,7 @@ class Cell:
         given += [self.factor.replace(" ", "-")] if self.data != "phantoms" else [f"cnr{self.contrast_to_noise:g}"]
         given += ["distractor"] if self.distractor else []
         given += [f"moved{self.misregistration:g}"] if self.misregistration is not None else []
+        given += [f"noise{self.noise:g}"] if self.noise else []
         given += [f"n{self.images}"] if self.images is not None else []
         given += [f"k{self.clusters}"] if self.clusters is not None else []
         return "-".join([*given, str(self.seed)])
@@ -94,13 +97,14 @@ def _ct(cell: Cell) -> Planted:
     dimensions = 2 if cell.data == "ct-2d" else 3
     setting = inserted.Setting(cell.factor, dimensions, cell.images or (300, 150)[dimensions - 2])
     moved = setting.misregistration if cell.misregistration is None else cell.misregistration
-    setting = replace(setting, distractor=cell.distractor, misregistration=moved)
+    setting = replace(setting, distractor=cell.distractor, misregistration=moved, noise=cell.noise)
     known = inserted.cut(DATA, setting, "right", cell.seed)
     new = inserted.cut(DATA, replace(setting, count=150), "left", cell.seed)
     model = _fit(cell, known.images, len(inserted.FACTORS[cell.factor]), dimensions)
     facts = _facts(model, known.groups, known.images)
     facts["accuracy_new"] = score(new.groups, model.predict(new.images))["accuracy"]
-    facts |= {"backgrounds": known.backgrounds, "backgrounds_new": new.backgrounds}
+    for side in ("right", "left"):
+        facts[f"distinct_places_{side}"] = inserted.distinct_places(DATA, side, dimensions)
     return _planted(model, known.images, new.images, new.lesions, new.distractors, facts)
 
 

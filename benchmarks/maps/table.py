@@ -45,7 +45,7 @@ CURVES = {  # rule: colour (Okabe, Ito), line
     "Grad-CAM": ("#CC79A7", "-"),
     "control: difference from the mean image, smoothed": ("#000000", "--"),
     "control: equal weights": ("#999999", "--"),
-    "bound: knows where lesions may lie": ("#009E73", ":"),
+    "oracle: knows where lesions may lie": ("#009E73", ":"),
 }
 Found = dict[str, Any]
 

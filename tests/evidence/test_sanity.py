@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny_model import TinyModel, images_of
-from torch import nn
 
 from medstrata.evidence.maps import sanity
 from medstrata.evidence.maps.controls import Novelty
 from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
 from medstrata.evidence.maps.rule import Explainable, Facts, Question, measure_cohort
+from medstrata.methods import METHODS
+from medstrata.methods.settings import make_method
+from planted import squares
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Itself:
         return x.sum(1), {}
 
 
-def asked(model: TinyModel, images: np.ndarray) -> tuple[torch.Tensor, Question]:
+def asked(model: Any, images: np.ndarray) -> tuple[torch.Tensor, Question]:
     x = model.tensor(images)
     cluster = model.soft_assignment(x).argmax(1)
     return x, Question(cluster, torch.full_like(cluster, -1), measure_cohort(model, images))
@@ -50,24 +53,36 @@ def test_cluster_sensitivity_compares_with_the_runner_up() -> None:
 
 def test_shuffling_keeps_the_values_and_leaves_the_model_alone() -> None:
     model = TinyModel(2)
+    x, question = asked(model, images_of(2))
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
-    changed = sanity.shuffled(model, 1.0)
+    changed = sanity.shuffled(model, 1.0, x, question)
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(value, before[name])
         other = changed.encoder.state_dict()[name]
         assert torch.equal(other.flatten().sort().values, value.flatten().sort().values)
         assert value.numel() < 5 or not torch.equal(other, value)
-    half = sanity.shuffled(model, 0.25)  # of 6 tensors the last 2: the embedding
-    assert torch.equal(half.encoder[0].weight, model.encoder[0].weight)
-    assert not torch.equal(half.embedding.weight, model.embedding.weight)
+    part = sanity.shuffled(model, 0.34, x, question)  # of 6 tensors the last 2: the embedding
+    assert torch.equal(part.encoder[0].weight, model.encoder[0].weight)
+    assert not torch.equal(part.embedding.weight, model.embedding.weight)
 
 
-def test_a_reader_counts_as_last_whatever_the_order_of_the_parts() -> None:
-    model = TinyModel(2)
-    model.__dict__ = {"reader_": nn.Linear(5, 3), **model.__dict__}
-    changed = sanity.shuffled(model, 0.125)  # 1 of 8 tensors: the bias of the reader
-    assert torch.equal(changed.embedding.weight, model.embedding.weight)
-    assert torch.equal(changed.reader_.bias.sort().values, model.__dict__["reader_"].bias.sort().values)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("features", "pca")])
+@pytest.mark.parametrize("assignment", ["own", "graph"])
+def test_a_quarter_of_the_weights_changes_the_assignment_of_every_method(method: str, assignment: str) -> None:
+    """The last tensors are those next to the assignment, not a decoder's; the first layers stay."""
+    images, _ = squares(30)
+    settings: dict[str, object] = {
+        "n_clusters": 3,
+        "training": {"warmup_epochs": 3, "warmup_steps": 0, "epochs": 2, "batch_size": 16},
+        "architecture": {"widths": [4, 8], "embedding_size": 8},
+    }
+    if method == "auto" and assignment == "own":
+        pytest.skip("has one assignment only")
+    model = make_method(method, settings | {"assignment": assignment}).fit(images)
+    x, question = asked(model, images)
+    changed = sanity.shuffled(model, 0.25, x, question)
+    assert (changed.soft_assignment(x) - model.soft_assignment(x)).abs().max() > 1e-3
+    assert torch.equal(sanity._weights(changed)[0], sanity._weights(model)[0])
 
 
 def test_weights_matter_to_gradients_and_not_to_the_image_itself() -> None:

@@ -84,7 +84,10 @@ def distractor_share(activation: NDArray[np.floating], mask: NDArray[np.bool_], 
 def localised(
     signed: NDArray[np.floating], mask: NDArray[np.bool_], distractor: NDArray[np.bool_] | None = None
 ) -> dict[str, float]:
-    """Return all scores of one map; what speaks against the cluster (below zero) counts in average precision only."""
+    """Return all scores of one map; what speaks against the cluster (below zero) counts in average precision only.
+
+    NaN: all of them where the mask is empty, those of the distractor where there is none.
+    """
     activation = signed.clip(0)
     found = {
         "average_precision": average_precision(signed, mask),
@@ -92,8 +95,10 @@ def localised(
         "energy": energy_share(activation, mask),
         "dice": dice_at_area(signed, mask),
         "chance": float(mask.mean()),
+        "distractor_share": float("nan"),
+        "peak_on_distractor": float("nan"),
     }
     if distractor is not None and distractor.any():
         found["distractor_share"] = distractor_share(activation, mask, distractor)
         found["peak_on_distractor"] = float(pointing_hit(activation, distractor))
-    return found
+    return found if mask.any() else dict.fromkeys(found, float("nan"))

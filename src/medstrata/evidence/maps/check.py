@@ -115,7 +115,8 @@ def _localised(
         localised(one, mask, None if distractors is None else distractors[number])
         for number, (one, mask) in enumerate(zip(maps, masks, strict=True))
     ]
-    return {key: np.array([row.get(key, np.nan) for row in rows]) for key in rows[0]}
+    found = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    return {key: values for key, values in found.items() if np.isfinite(values).any()}
 
 
 def _intervals(values: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, float | None]]:

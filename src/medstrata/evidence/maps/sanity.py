@@ -48,26 +48,48 @@ def after_shuffling(
 ) -> Facts:
     """Spearman's rank correlation (n,) of |map| with that of a network of which some weights were shuffled.
 
-    ``shuffled_25`` ...: the share in per cent of the tensors, those next to the assignment first.
+    ``shuffled_25`` ...: the share in per cent of the tensors that the assignment depends on, those next to it first.
     """
     found = {}
     for share in SHUFFLED:
-        changed = shuffled(model, share, seed)
-        with_noise = rule.explain(changed, x, question)[0]
-        found[f"shuffled_{share * 100:.0f}"] = spearman(maps.abs(), with_noise.abs())
+        changed = shuffled(model, share, x, question, seed)
+        found[f"shuffled_{share * 100:.0f}"] = spearman(maps.abs(), rule.explain(changed, x, question)[0].abs())
     return found
 
 
-def shuffled(model: Any, share: float, seed: int = 0) -> Any:
-    """Return a copy of ``model`` in which the values within the last ``share`` of its weight tensors are shuffled."""
+def shuffled(model: Any, share: float, x: torch.Tensor, question: Question, seed: int = 0) -> Any:
+    """Return a copy of ``model`` with the values shuffled within the last ``share`` of the tensors that matter."""
     changed = copy.deepcopy(model)
-    # The reader assigns, so it comes last, whatever the order in which the model got its parts.
-    parts = sorted(vars(changed).items(), key=lambda item: item[0] == "reader_")
-    weights = [weight for _, part in parts if isinstance(part, nn.Module) for weight in part.parameters()]
-    for number, weight in enumerate(weights[len(weights) - round(share * len(weights)) :]):
+    weights = _weights(changed)
+    for weight in weights:
+        weight.requires_grad_(True)
+    with torch.enable_grad():
+        odds = question.log_odds(changed.differentiable_assignment(x)).sum()
+    slopes = torch.autograd.grad(odds, weights, allow_unused=True) if weights else ()
+    # What has no slope belongs to a decoder or to a head that only training needs.
+    used = [weight for weight, slope in zip(weights, slopes, strict=True) if slope is not None and slope.any()]
+    for weight in weights:
+        weight.requires_grad_(False)
+    for number, weight in enumerate(used[len(used) - round(share * len(used)) :]):
         order = torch.randperm(weight.numel(), generator=generator(seed, STREAM, number)).to(weight.device)
         weight.data = weight.data.flatten()[order].reshape(weight.shape)
     return changed
+
+
+def _weights(model: Any) -> list[nn.Parameter]:
+    """The weights of a model, each once, from the image to the assignment.
+
+    Within a network these are its parts in the order in which they were made, then its own tensors, the prototypes; the
+    reader, which assigns, comes last.
+    """
+    parts = [part for name, part in vars(model).items() if isinstance(part, nn.Module) and name != "reader_"]
+    found: list[nn.Parameter] = []
+    for part in parts:
+        found += [weight for child in part.children() for weight in child.parameters()]
+        found += part.parameters(recurse=False)
+    reader = getattr(model, "reader_", None)
+    found += list(reader.parameters()) if isinstance(reader, nn.Module) else []
+    return list({id(weight): weight for weight in found}.values())
 
 
 def of_other_images(maps: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -75,9 +97,13 @@ def of_other_images(maps: torch.Tensor, seed: int = 0) -> torch.Tensor:
     if len(maps) < 2:
         return maps.new_empty(0)
     chance = generator(seed, STREAM, 1)
-    first = torch.randint(len(maps), (PAIRS,), generator=chance)
-    second = (first + torch.randint(1, len(maps), (PAIRS,), generator=chance)) % len(maps)
-    return spearman(maps[first].abs(), maps[second].abs())
+    first = torch.randint(len(maps), (PAIRS,), generator=chance).tolist()
+    apart = torch.randint(1, len(maps), (PAIRS,), generator=chance).tolist()
+    pairs = [
+        (one, (one + by) % len(maps)) for one, by in zip(first, apart, strict=True)
+    ]  # one by one: volumes are large
+    # One pair at a time: volumes are large.
+    return torch.cat([spearman(maps[one][None].abs(), maps[other][None].abs()) for one, other in pairs])
 
 
 def when_changed(
