@@ -286,4 +286,4 @@ def test_maps_can_be_checked_and_the_report_says_what_came_of_it(done: tuple[Pat
     page = (out / "report.html").read_text()
     assert "Can the activation maps be believed?" in page and "Against the masks" in page
     wrong = medstrata("explain", out, "--masks", masks)
-    assert wrong.code == 2 and "read by --check only" in wrong.err
+    assert wrong.code == 2 and "by --check only" in wrong.err

@@ -15,7 +15,7 @@ from benchmarks.maps.planted import Planted
 from medstrata.evidence.localisation import localised
 from medstrata.evidence.maps.activation import cluster_activation_map
 from medstrata.evidence.maps.captum_rule import CaptumLayerGradients
-from medstrata.evidence.maps.check import measured
+from medstrata.evidence.maps.check import Checked, measured
 from medstrata.evidence.maps.clam import Clam
 from medstrata.evidence.maps.controls import CONTROLS, EqualWeights, Novelty
 from medstrata.evidence.maps.correlation import pearson
@@ -83,7 +83,7 @@ def _scores(study: Planted, rule: Rule, own: bool) -> dict[str, float]:
     scores = {key: _mean([row.get(key, np.nan) for row in rows]) for key in {key for row in rows for key in row}}
     scores["ms"] = 1e3 * seconds / len(rows)
     sane = own and isinstance(rule, IntegratedGradients | Clam)
-    more = measured(study.model, study.images, study.clusters, study.cohort, rule, sane)
+    more = measured(Checked(study.model, study.images, study.clusters, study.cohort), rule, sane)
     if own and not sane:
         other = cluster_activation_map(study.model, study.images, rule, study.runners_up, cohort=study.cohort)
         pair = (torch.from_numpy(maps.clip(0)) for maps in (found.maps, other.maps))

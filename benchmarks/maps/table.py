@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from benchmarks.maps.inserted import FACTORS
-from medstrata.evidence.intervals import mean_interval
+from medstrata.evidence.intervals import few_interval
 from medstrata.run import atomic
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -78,7 +78,7 @@ def _where(found: Sequence[Found], **wanted: Any) -> list[Found]:
 
 def _cell(values: Sequence[float]) -> str:
     """Mean and 95 % interval over seeds."""
-    interval = mean_interval(values)
+    interval = few_interval(values)
     if interval["mean"] is None:
         return ""
     if len(values) == 1:
@@ -231,7 +231,7 @@ def _panel(axis: Any, cells: Sequence[Sequence[Found]], places: Sequence[float])
         points = []
         for place, here in zip(places, cells, strict=True):
             values = [cell["scores"][rule]["average_precision"] for cell in here if rule in cell["scores"]]
-            interval = mean_interval(values)
+            interval = few_interval(values)
             if interval["mean"] is not None:
                 points.append((place, interval["mean"], interval["low"], interval["high"]))
         if points:

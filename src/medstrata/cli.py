@@ -193,14 +193,15 @@ def explain(
         typer.Option("--masks", help="With --check: .npz with key masks, or CSV with file and mask (and distractor)."),
     ] = None,
     refits: Annotated[
-        int, typer.Option("--refits", min=0, help="With --check: fits with other seeds to compare the maps with.")
-    ] = 1,
+        int | None,
+        typer.Option("--refits", min=0, help="With --check: fits with other seeds to compare with. [default: 1]"),
+    ] = None,
     device: Device = "auto",
     redo: Redo = False,
 ) -> None:
     """Draw cluster activation maps: OUT/maps/, on the grid of the source."""
-    if masks is not None and not check:
-        raise typer.BadParameter("--masks is read by --check only: medstrata explain OUT --check --masks MASKS")
+    if not check and (masks is not None or refits is not None):
+        raise typer.BadParameter("--masks and --refits are read by --check only: medstrata explain OUT --check ...")
     _stage("explain", out, redo, device=device)
     if not check:
         return
@@ -208,8 +209,10 @@ def explain(
     from medstrata.pipeline.runner import run_stage
 
     with _session(out) as console:
-        check_run(out, device, masks, refits, console.progress, console.say)
-        run_stage("report", _job(out, console), redo=True)
+        job = _job(out, console)
+        with job.folder.locked():
+            check_run(out, device, masks, 1 if refits is None else refits, console.progress, console.say)
+        run_stage("report", job, redo=True)
         print(out / "maps" / "check.json")
 
 

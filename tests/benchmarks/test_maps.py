@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.maps import table
+from benchmarks.maps import inserted, table
 from benchmarks.maps.__main__ import cells
 from benchmarks.maps.inserted import FACTORS, OUTSIDE, Setting, cut, insert
 
@@ -47,6 +47,15 @@ def test_fit_and_test_share_no_anatomy(data_dir: Path) -> None:
     )
     assert np.abs(known.images.mean((1, 2, 3)) - OUTSIDE).mean() < 300
     assert not np.array_equal(known.images, new.images)
+    volumes, right, left = inserted._lungs(data_dir)
+    assert not (right & left).any() and right.any() and left.any() and len(volumes) == 2
+    for dimensions, expected in ((2, (82, 42)), (3, (5, 3))):  # as docs/maps.md says
+        assert tuple(inserted.distinct_places(data_dir, side, dimensions) for side in ("right", "left")) == expected
+        for side, lung in (("right", right), ("left", left)):
+            shape = inserted.SHAPES[dimensions]
+            for corner in inserted._places(data_dir, side, shape)[::5000]:
+                box = tuple(slice(at, at + size) for at, size in zip(corner, shape, strict=True))
+                assert lung[box].mean() > 0.85
 
 
 def cell(seed: int, **settings: Any) -> dict[str, Any]:
@@ -70,6 +79,6 @@ def test_tables_say_what_the_cells_say(tmp_path: Path, monkeypatch: pytest.Monke
     table.write_tables(tmp_path)
     page = (tmp_path / "maps.md").read_text()
     assert page.startswith("# By hand") and "old" not in page
-    assert "| IntegratedGradients (default) | 0.55 (0.50–0.60) | 1.00 (1.00–1.00) |" in page
+    assert "| IntegratedGradients (default) | 0.55 (-0.09–1.19) | 1.00 (1.00–1.00) |" in page
     assert "| simulated chests, 3-D, distractor | 1.00 (1.00–1.00) |  | 0.50 (0.50–0.50) | 2 |" in page
     assert (tmp_path / "maps-curves.png").stat().st_size > 10_000

@@ -114,3 +114,43 @@ def test_a_network_that_returns_vectors_is_explained_on_its_images() -> None:
     assert np.isfinite(found.maps).all() and np.abs(found.maps).max() > 0
     with pytest.raises(FitError, match="such as IntegratedGradients"):
         cluster_activation_map(model, images, Clam())
+
+
+def test_what_is_no_rule_no_model_or_no_cohort_is_told(model: DCEC) -> None:
+    images = squares(30)[0]
+    for wrong in ("clam", Clam):
+        with pytest.raises(FitError, match="is no rule"):
+            cluster_activation_map(model, images, wrong)  # type: ignore[arg-type]
+    with pytest.raises(FitError, match="not fitted yet"):
+        cluster_activation_map(DCEC(3), images)
+    for number in (1.5, "a", True):
+        with pytest.raises(FitError, match="whole numbers"):
+            cluster_activation_map(model, images, cluster=number)  # type: ignore[arg-type]
+    with pytest.raises(FitError, match="do not fit a model"):
+        cluster_activation_map(model, images, cohort=images[..., :8])
+    broken = images.astype(float)
+    broken[0, 0, 0, 0] = np.nan
+    with pytest.raises(FitError, match="cohort hold NaN"):
+        cluster_activation_map(model, images, cohort=broken)
+    own = model.predict(images)
+    with pytest.raises(FitError, match="Give cohort="):
+        cluster_activation_map(model, images[own == own[0]])
+
+
+def test_a_rule_that_returns_something_else_is_told(model: DCEC) -> None:
+    class Wrong:
+        needs_cohort = False
+        name = "wrong"
+
+        def explain(self, model: Any, x: torch.Tensor, question: Any) -> Any:
+            return x[..., :4, :4].sum(1), {}
+
+    with pytest.raises(FitError, match="wrong: explain must return maps"):
+        cluster_activation_map(model, squares(30)[0], Wrong())
+
+
+def test_gradients_are_taken_although_the_caller_switched_them_off(model: DCEC) -> None:
+    images = squares(30)[0]
+    with torch.no_grad():
+        found = cluster_activation_map(model, images)
+    np.testing.assert_array_equal(found.maps, cluster_activation_map(model, images).maps)

@@ -27,9 +27,11 @@ class TinyModel:
             nn.LeakyReLU(0.1),
         )
         self.embedding = nn.Linear(widths[1] * (12 if dimensions == 2 else 24), 5)
-        self.prototypes = torch.randn(clusters, 5)
         for parameter in (*self.encoder.parameters(), *self.embedding.parameters()):
             parameter.requires_grad_(False)
+        # The embeddings of single images, so that a handful of images is spread over all clusters.
+        seeds = self.tensor(images_of(dimensions, clusters, channels))
+        self.prototypes = self.embedding(self.encoder(seeds).flatten(1))
 
     def tensor(self, block: Array) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32)) / 64 - 2

@@ -13,12 +13,14 @@ def test_rules_above_controls_and_only_what_was_measured() -> None:
             "ours": {"deletion": value, "noise": {"mean": None, "low": None, "high": None}, "completeness": value}
         },
         "controls": {"edges": {"deletion": value}},
-        "verdict": ["Good."],
+        "verdict": [{"passed": True, "sentence": "Good."}, {"passed": False, "sentence": "Bad."}],
     }
     found = read_tests(check)
     assert found is not None
-    assert (found.images, found.sentences, found.headings) == (7, ["Good."], ["deletion", "noise"])
-    assert found.rows == [("ours", False, ["0.50 (0.41 to 0.60)", ""]), ("edges", True, ["0.50 (0.41 to 0.60)", ""])]
+    assert (found.images, found.headings, found.failed) == (7, ["deletion", "noise"], 1)
+    assert found.tests == [("passed", "Good."), ("not passed", "Bad.")]
+    cells = [("0.50", "0.41 to 0.60"), ("", "")]
+    assert found.rows == [("ours", False, cells), ("edges", True, cells)]
 
 
 def test_no_test_no_table() -> None:

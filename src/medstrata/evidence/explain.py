@@ -54,19 +54,23 @@ def explain(
     pixels = _read(out / "pixels.npy", lambda path: np.load(path, mmap_mode="r"))
     k = _read(out / "soft_assignments.npy", lambda path: np.load(path, mmap_mode="r")).shape[1]
     assignments = _read(out / "assignments.parquet", pq.read_table)
-    chosen = choose(assignments, images, maps_per_cluster, AVERAGED, _with_text(out))
+    hidden = with_text(out)
+    chosen = choose(assignments, images, maps_per_cluster, AVERAGED, hidden)
+    shown = np.flatnonzero([name not in hidden for name in images["image_id"].to_pylist()])
     folder = out / "maps"
     try:
         folder.mkdir(exist_ok=True)
         with Unfinished(folder, token, (k, *pixels.shape[2:])) as unfinished:
             if not unfinished.findings.done:
                 clear(folder)
-            cohort = read_cohort(out, model.tensor(pixels[:1]).device) or measure_cohort(model, pixels)
+            cohort = read_cohort(out, model.tensor(pixels[:1]).device) or measure_cohort(model, pixels, rows=shown)
             save_cohort(folder / COHORT, cohort)
             _compute(model, pixels, chosen, cohort, unfinished, progress)
             findings = unfinished.findings
             write_all(out, unfinished.store, pixels, chosen, findings)
         summary = summarise(RULE.name, [one.cluster for one in chosen], findings.facts, k, findings.scale)
+        for entry in summary["clusters"]:
+            entry["averaged"] = sum(one.averaged for one in chosen if one.cluster == entry["cluster"])
         write_json(folder / "summary.json", summary)
         unfinished.remove()
     except OSError as error:
@@ -74,7 +78,7 @@ def explain(
     return summary
 
 
-def _with_text(out: Path) -> set[str]:
+def with_text(out: Path) -> set[str]:
     """Images whose header says that text is burned into them: their pixels are never shown."""
     if not (out / "catalog.parquet").exists():
         return set()
@@ -129,7 +133,8 @@ def _compute(
         some = pixels[[one.row for one in block]]
         found = cluster_activation_map(model, some, RULE, [one.cluster for one in block], cohort=cohort)
         x = model.tensor(some)
-        question = Question(torch.from_numpy(found.cluster).to(x.device), torch.from_numpy(found.against), cohort)
+        cluster, against = (torch.from_numpy(of).to(x.device) for of in (found.cluster, found.against))
+        question = Question(cluster, against, cohort)
         tested = deletion(model, x, torch.from_numpy(found.maps).to(x.device), question)
         for name in FACTS:
             values = found.facts[name] if name in found.facts else tested[name].cpu().numpy()

@@ -45,6 +45,10 @@ class Masks:
 
     def __init__(self, path: Path, out: Path, grid: tuple[int, ...]) -> None:
         self._path, self._grid = path, grid
+        if not path.is_file():
+            raise InputError(
+                f"{path} is not there. Give an .npz with key masks, or a CSV with the columns file and mask."
+            )
         sources = _sources(out)
         self._array: NDArray[Any] | None = None
         if path.suffix.lower() == ".npz":
@@ -72,30 +76,33 @@ class Masks:
         InputError : the mask cannot be read, or has another size than its image
         """
         mask: Mask
+        whose = f"{self._path}: the {what} of image {image_id}"
         if self._array is not None:
             mask, space = np.asarray(self._array[self._frames[image_id]]) > 0, None
+            if what != "mask":
+                return np.zeros(self._grid, dtype=bool)
         elif image_id in self._files[what]:
-            mask, space = self._read(self._files[what][image_id])
+            mask, space = self._read(self._files[what][image_id], whose)
         else:
             return np.zeros(self._grid, dtype=bool)
         if len(self._grid) == 2:
-            return self._in_plane(mask, geometry)
+            return self._in_plane(mask, geometry, whose)
         grid_affine = geometry["grid_affine"]
         if grid_affine is None or space is None:
             if mask.shape != self._grid:
-                raise InputError(f"{self._path}: a mask has shape {mask.shape}, but the common grid is {self._grid}.")
+                raise InputError(f"{whose} has shape {mask.shape}, but the common grid is {self._grid}.")
             return mask
         return mask_on_grid(mask, space, np.reshape(grid_affine, (4, 4)), self._grid)
 
-    def _in_plane(self, mask: Mask, geometry: dict[str, Any]) -> Mask:
+    def _in_plane(self, mask: Mask, geometry: dict[str, Any], whose: str) -> Mask:
         expected = tuple(geometry["source_shape"][-2:])
         if mask.shape != expected:
-            raise InputError(f"{self._path}: a mask has shape {mask.shape}, but its image has {expected}.")
+            raise InputError(f"{whose} has shape {mask.shape}, but the image has {expected}.")
         scale_rows, scale_columns, row, column = geometry["crop"] or (1.0, 1.0, 0.0, 0.0)
         to_source = np.array([[scale_rows, 0, row], [0, scale_columns, column], [0, 0, 1.0]])
         return mask_on_grid(mask, np.eye(3), to_source, self._grid)
 
-    def _read(self, name: str) -> tuple[Mask, Space | None]:
+    def _read(self, name: str, whose: str) -> tuple[Mask, Space | None]:
         file = self._path.parent / name
         try:
             if file.name.lower().endswith((".nii", ".nii.gz")):
@@ -103,11 +110,12 @@ class Masks:
                 inside: Mask = np.asarray(image.dataobj).transpose(2, 1, 0) > 0
                 return inside, image.affine[:, [2, 1, 0, 3]]
             with Image.open(file) as picture:
-                return np.asarray(picture.convert("I")) > 0, None
-        except (OSError, ValueError, nib.filebasedimages.ImageFileError) as error:
+                values = np.asarray(picture)
+                return (values.max(axis=2) if values.ndim == 3 else values) > 0, None
+        except (OSError, ValueError, Image.DecompressionBombError, nib.filebasedimages.ImageFileError) as error:
             raise InputError(
-                f"{self._path} names a mask that cannot be read ({type(error).__name__}). Give NIfTI, PNG or TIFF "
-                "files by their paths relative to the CSV."
+                f"{whose} cannot be read ({type(error).__name__}). Give NIfTI, PNG or TIFF files by their paths "
+                "relative to the CSV."
             ) from error
 
 
@@ -130,9 +138,13 @@ def _column(path: Path, sources: pa.Table, name: str) -> dict[str, str]:
 def _array(path: Path) -> NDArray[Any]:
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            if "masks" not in file.files:
+                raise InputError(
+                    f"{path} has no key 'masks' (it has: {', '.join(file.files)}). Save them under that key."
+                )
             masks: NDArray[Any] = file["masks"]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"The masks in {path} cannot be read. Save them with numpy.savez(..., masks=masks), one per image."
         ) from error
-    return masks
+    return masks[:, 0] if masks.ndim > 3 and masks.shape[1] == 1 else masks

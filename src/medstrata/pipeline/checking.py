@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from scipy.optimize import linear_sum_assignment
 from medstrata.errors import FitError, InputError
 from medstrata.evidence.intervals import mean_interval
 from medstrata.evidence.maps.activation import cluster_activation_map
-from medstrata.evidence.maps.check import RULES, check_maps
-from medstrata.evidence.maps.cohort_file import read_cohort
+from medstrata.evidence.maps.check import RULES, Checked, check_maps
+from medstrata.evidence.maps.cohort_file import COPIED, read_cohort
 from medstrata.evidence.maps.correlation import pearson
-from medstrata.evidence.maps.rule import Cohort, measure_cohort
+from medstrata.evidence.maps.rule import measure_cohort
 from medstrata.evidence.maps.verdict import verdict
 from medstrata.evidence.masks import Masks
 from medstrata.images.plan import Plan, load_plan
@@ -29,6 +29,7 @@ from medstrata.methods.method import ClusteringMethod
 from medstrata.pipeline.fitting import method_of
 from medstrata.run import Progress, write_json
 
+MARKS = {True: "passed: ", False: "not passed: ", None: ""}
 CHECKED = 32  # images, drawn evenly from the clusters
 
 
@@ -37,7 +38,8 @@ def check_run(
 ) -> dict[str, Any]:
     """Measure the maps of up to 32 images (``evidence.maps.check``) and of ``refits`` models of other seeds.
 
-    ``masks``: a file of what the maps should point at (``evidence.masks``).
+    ``masks``: a file of what the maps should point at (``evidence.masks``). What is found is written before the refits,
+    and again after them.
 
     Raises
     ------
@@ -48,55 +50,99 @@ def check_run(
     if not model.has_maps:
         raise FitError("This method has no feature maps, so there are no activation maps to check.")
     pixels: NDArray[Any] = np.load(out / "pixels.npy", mmap_mode="r")
-    table = pq.read_table(out / "images.parquet")
-    known = None if masks is None else Masks(masks, out, pixels.shape[2:])
-    rows, clusters = _drawn(out, table["image_id"].to_pylist(), known)
-    geometry = table.take(rows).to_pylist()
-    inside = distractors = None
-    if known is not None:
-        inside = np.stack([known.on_grid(row["image_id"], row) for row in geometry])
-        if known.has_distractors:
-            distractors = np.stack([known.on_grid(row["image_id"], row, "distractor") for row in geometry])
-    cohort = read_cohort(out, model.device_) or measure_cohort(model, pixels)
-    found = check_maps(model, pixels[rows], clusters, cohort, inside, distractors, progress=progress)
-    plan = load_plan(out / "plan.json")
-    plans = [replace(plan, seed=plan.seed + 1 + number) for number in range(refits)]
-    other = [_other_seed(model, one, pixels, rows, cohort, progress) for one in plans]
-    for rule in RULES if refits else ():
-        found["rules"][rule.name]["other_seed"] = mean_interval(np.concatenate([one[rule.name] for one in other]))
-    found["verdict"] = verdict(found, RULES[0].name)
-    write_json(out / "maps" / "check.json", found)
-    for sentence in found["verdict"]:
-        say(f"check: {sentence}")
+    checked, rows = _checked(out, model, pixels, masks)
+    found = check_maps(checked, progress=progress)
+    _write(out, found)
+    if refits and (out / COPIED).exists():
+        say("check: the model was fitted on other images than these, so it is not fitted again with other seeds")
+    elif refits:
+        plan = load_plan(out / "plan.json")
+        plans = [replace(plan, seed=plan.seed + 1 + number) for number in range(refits)]
+        other = [_other_seed(checked, one, pixels, rows, progress) for one in plans]
+        for rule in RULES:
+            found["rules"][rule.name]["other_seed"] = mean_interval(np.concatenate([one[rule.name] for one in other]))
+        found["refits"] = {"count": refits, "same_cluster": [len(one[RULES[0].name]) for one in other]}
+        _write(out, found)
+    for test in found["verdict"]:
+        say(f"check: {MARKS[test['passed']]}{test['sentence']}")
     return found
 
 
-def _drawn(out: Path, ids: list[str], masks: Masks | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows of ``pixels.npy`` of the images to check and their clusters, in turn from each cluster."""
-    assignments = pq.read_table(out / "assignments.parquet", columns=["image_id", "cluster"])
+def _write(out: Path, found: dict[str, Any]) -> None:
+    found["verdict"] = verdict(found, RULES[0].name)
+    write_json(out / "maps" / "check.json", found)
+
+
+def _checked(
+    out: Path, model: ClusteringMethod, pixels: NDArray[Any], file: Path | None
+) -> tuple[Checked, NDArray[np.int64]]:
+    """Draw the images to check, in turn from each cluster, and the rows of ``pixels.npy`` that they stand in."""
+    images = pq.read_table(out / "images.parquet")
+    ids = images["image_id"].to_pylist()
+    masks = None if file is None else Masks(file, out, pixels.shape[2:])
     row_of: dict[str, list[int]] = {}
     for row, image_id in enumerate(ids):
         row_of.setdefault(image_id, []).append(row)
-    names, clusters = assignments["image_id"].to_pylist(), assignments["cluster"].to_numpy()
+    chosen: list[tuple[int, int]] = []
+    inside, distractors = [], []
+    for image_id, cluster in _in_turn(out, None if masks is None else masks.image_ids):
+        row = row_of[image_id][len(row_of[image_id]) // 2]
+        if masks is not None:
+            geometry = images.slice(row, 1).to_pylist()[0]
+            mask = masks.on_grid(image_id, geometry)
+            if not mask.any():  # an image without a lesion says nothing about where its map should be
+                continue
+            inside.append(mask)
+            distractors.append(masks.on_grid(image_id, geometry, "distractor"))
+        chosen.append((row, cluster))
+        if len(chosen) == CHECKED:
+            break
+    if not chosen:
+        raise InputError("None of the masks holds anything on a clustered image. Give masks of this run's images.")
+    rows = np.array([row for row, _ in chosen])
+    checked = Checked(
+        model,
+        pixels[rows],
+        np.array([cluster for _, cluster in chosen]),
+        read_cohort(out, model.device_) or measure_cohort(model, pixels),
+        _patients(out, [ids[row] for row in rows]),
+        np.stack(inside) if masks is not None else None,
+        np.stack(distractors) if masks is not None and masks.has_distractors else None,
+    )
+    return checked, rows
+
+
+def _in_turn(out: Path, known: set[str] | None) -> Iterator[tuple[str, int]]:
+    """Yield images and their clusters, one of each cluster in turn, in random order; of ``known`` ones only."""
+    table = pq.read_table(out / "assignments.parquet", columns=["image_id", "cluster"])
+    names, clusters = table["image_id"].to_pylist(), table["cluster"].to_pylist()
     mixed = np.random.default_rng(0).permutation(len(names)).tolist()
-    order = [at for at in mixed if clusters[at] >= 0 and (masks is None or names[at] in masks.image_ids)]
-    if not order:
-        raise InputError("None of the masks is of an image that was clustered. Give masks of this run's images.")
-    rank = {at: int(np.sum(clusters[order[:place]] == clusters[at])) for place, at in enumerate(order)}
-    chosen = sorted(order, key=lambda at: (rank[at], clusters[at]))[:CHECKED]
-    rows = [row_of[names[at]][len(row_of[names[at]]) // 2] for at in chosen]
-    return np.array(rows), clusters[chosen].astype(np.int64)
+    members: dict[int, list[str]] = {}
+    for at in mixed:
+        if clusters[at] >= 0 and (known is None or names[at] in known):
+            members.setdefault(clusters[at], []).append(names[at])
+    if not members:
+        raise InputError("No image of this run can be checked: all were rejected, or the masks are of other images.")
+    for turn in range(max(map(len, members.values()))):
+        for cluster in sorted(members):
+            if turn < len(members[cluster]):
+                yield members[cluster][turn], cluster
+
+
+def _patients(out: Path, ids: list[str]) -> list[str] | None:
+    """Pseudonyms of the patients of these images, an image of an unknown patient standing for itself."""
+    if not (out / "catalog.parquet").exists():
+        return None
+    table = pq.read_table(out / "catalog.parquet", columns=["image_id", "patient"])
+    of = dict(zip(table["image_id"].to_pylist(), table["patient"].to_pylist(), strict=True))
+    return [of.get(image_id) or image_id for image_id in ids]
 
 
 def _other_seed(
-    model: ClusteringMethod,
-    plan: Plan,
-    pixels: NDArray[Any],
-    rows: NDArray[np.int64],
-    cohort: Cohort,
-    progress: Progress,
+    checked: Checked, plan: Plan, pixels: NDArray[Any], rows: NDArray[np.int64], progress: Progress
 ) -> dict[str, NDArray[np.float64]]:
     """Fit ``plan``; Pearson's r of each rule's maps, of the images that both models put into the same cluster."""
+    model: Any = checked.model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the other fit's own clusters: they are not the result
         other = method_of(plan, str(model.device_)).fit(pixels, progress=progress)
@@ -110,7 +156,7 @@ def _other_seed(
     theirs = measure_cohort(other, pixels)
     found = {}
     for rule in RULES:
-        first = cluster_activation_map(model, pixels[agree], rule, cohort=cohort).maps
+        first = cluster_activation_map(model, pixels[agree], rule, cohort=checked.cohort).maps
         second = cluster_activation_map(other, pixels[agree], rule, cohort=theirs).maps
         found[rule.name] = pearson(torch.from_numpy(first), torch.from_numpy(second)).numpy()
     return found

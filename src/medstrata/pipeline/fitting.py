@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,11 @@ def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None
     """Assign every decoded image by the model's own soft assignment; the slices of one volume are averaged."""
     method = load(out, device)
     ids = np.asarray(pq.read_table(out / "images.parquet", columns=["image_id"])["image_id"])
-    z, q = method.embed_and_assign(_clustered(out, _method_name(out)), progress)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        z, q = method.embed_and_assign(_clustered(out, _method_name(out)), progress)
+    for warning in caught:
+        say(f"assign: {warning.message}")
     image_ids, z, q = _average(ids, z, q)
     copied = (out / REFERENCE[0]).exists()  # the model was fitted elsewhere: these images are new to it
     reference = fit_reference(*(np.load(out / name) for name in REFERENCE)) if copied else None
@@ -170,16 +175,18 @@ def copy_model(trained: Path, out: Path) -> None:
     ------
     RunFolderError : the model's run is not finished
     """
-    names = {"model.safetensors": "model.safetensors", "model.json": "model.json", "history.jsonl": "history.jsonl"}
-    names |= {"embeddings.npy": REFERENCE[0], "soft_assignments.npy": REFERENCE[1]}
+    names = {name: name for name in ("model.safetensors", "model.json", "history.jsonl")}
+    again = (trained / REFERENCE[0]).exists()  # a copy of a copy: what is usual is told by the images of the fit
+    names |= dict(zip(REFERENCE if again else ("embeddings.npy", "soft_assignments.npy"), REFERENCE, strict=True))
     for source, target in names.items():
         if not (trained / source).exists():
             raise RunFolderError(f"{source} is missing in {trained}. Run: medstrata run INPUT OUT")
         with atomic(out / target) as part:
             shutil.copyfile(trained / source, part)
-    if (trained / "maps" / COHORT).exists():  # not where the method has no maps
+    cohorts = [file for file in (trained / COPIED, trained / "maps" / COHORT) if file.exists()]
+    if cohorts:  # none where the method has no maps
         with atomic(out / COPIED) as part:
-            shutil.copyfile(trained / "maps" / COHORT, part)
+            shutil.copyfile(cohorts[0], part)
 
 
 def copy_plan(trained: Path, out: Path) -> None:

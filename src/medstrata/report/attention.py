@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from medstrata.report.facts import Cluster, Facts
+from medstrata.report.tested import TestedMaps
 from medstrata.report.wording import association, count, listing, number, percent, things
 
 LARGEST_SHARE = 0.9
@@ -29,7 +30,7 @@ class Finding:
     serious: bool = False
 
 
-def findings(facts: Facts, plan: dict[str, Any]) -> list[Finding]:
+def findings(facts: Facts, plan: dict[str, Any], tested: TestedMaps | None = None) -> list[Finding]:
     """List what a reader should look at first, serious findings before the others."""
     found = [
         *_privacy(plan),
@@ -42,8 +43,17 @@ def findings(facts: Facts, plan: dict[str, Any]) -> list[Finding]:
         *_contradictions(facts),
         *_margins(facts),
         *_left_out(facts),
+        *_maps(tested),
     ]
     return sorted(found, key=lambda finding: not finding.serious)
+
+
+def _maps(tested: TestedMaps | None) -> list[Finding]:
+    if tested is None or not tested.failed:
+        return []
+    judged = sum(bool(word) for word, _ in tested.tests)
+    text = " ".join(sentence for word, sentence in tested.tests if word == "not passed")
+    return [Finding("maps", f"The activation maps did not pass {tested.failed} of {judged} tests", text)]
 
 
 def _privacy(plan: dict[str, Any]) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -78,12 +78,15 @@ class _CardMaker:
             return Card(cluster, [], [], None, [], len(members))
         typical, uncertain = self._choose(allowed, rejected=cluster.number < 0)
         window = self._pictures.window(allowed)
+        maps = self._pictures.cluster(cluster.number, allowed, window) if cluster.number >= 0 else None
+        if maps is not None and cluster.cautions:  # a map that must not be used is not shown either
+            maps = replace(maps, overlays=[])
         return Card(
             cluster=cluster,
             typical=[self._thumbnail(member, window) for member in typical],
             uncertain=[self._thumbnail(member, window) for member in uncertain],
-            maps=self._pictures.cluster(cluster.number, allowed, window) if cluster.number >= 0 else None,
-            examples=self._examples(allowed, window),
+            maps=maps,
+            examples=[] if cluster.cautions else self._examples(allowed, window),
             hidden=len(members) - len(allowed),
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -94,7 +95,7 @@ def render(run: RunFolder) -> str:
         facts=facts,
         plan=run.plan,
         summary=summary(facts),
-        findings=findings(facts, run.plan),
+        findings=findings(facts, run.plan, read_tests(run.maps.check if run.maps else {})),
         origin=read_origin(run.run),
         cards=make_cards(run, facts),
         most_cards=MOST_CARDS,
@@ -129,15 +130,17 @@ def _were(amount: int) -> str:
 def strongest_words(run: RunFolder) -> str:
     """Say what the end of the colour scale stands for: the log odds of the cluster that a place adds; "" if unknown.
 
-    Volumes of known spacing: per cubic centimetre, since a voxel means something else on every grid.
+    Single images and means of clusters have a scale each. Volumes of known spacing: per cubic centimetre, since a voxel
+    means something else on every grid.
     """
     scale = run.maps.summary.get("scale") if run.maps else None
-    if not isinstance(scale, float) or scale <= 0:
+    if run.maps is None or not isinstance(scale, float) or scale <= 0:
         return ""
-    spacing = run.plan.get("spacing")
-    if spacing and len(spacing) == 3:
-        return f"{1000 * scale / math.prod(spacing):.2g} of the log odds per cm³"
-    return f"{scale:.2g} of the log odds per {'voxel' if run.pixels.ndim == 5 else 'pixel'}"
+    spacing, unit = run.plan.get("spacing"), "voxel" if run.pixels.ndim == 5 else "pixel"
+    if spacing and len(spacing) == 3 and run.images["grid_affine"].null_count == 0:
+        scale, unit = 1000 * scale / math.prod(spacing), "cm³"
+    mean = scale * float(np.max(run.maps.cluster_maps, initial=0.0))
+    return f"{mean:.2g} (mean) or {scale:.2g} (single images) of the log odds per {unit}"
 
 
 def read_origin(run: dict[str, Any]) -> Origin:

@@ -34,8 +34,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class MapPictures:
-    """Mean of a cluster and its mean map over it, plane by plane; ``strength``: its peak against the strongest;
-    ``averaged``: how many images the mean map is of."""
+    """Mean of a cluster and its mean map over it, plane by plane; ``strength``: its peak against the strongest of all
+    mean maps; ``averaged``: how many images the mean map is of."""
 
     means: list[Picture]
     overlays: list[Picture]
@@ -54,6 +54,7 @@ class Pictures:
         self._steps = _grid_steps(run)
         self._order, self._starts = _rows_by_member(run)
         self._map_of: dict[int, int] = {}
+        self._averaged: dict[int, int] = {}
         if run.maps is not None:
             found = pc.index_in(run.maps.index["image_id"], value_set=run.assignments["image_id"].combine_chunks())
             self._map_of = {member: place for place, member in enumerate(found.to_pylist()) if member is not None}
@@ -61,6 +62,8 @@ class Pictures:
             self._map_peaks: list[list[int]] = run.maps.index["peak_index"].to_pylist()
             strongest = float(np.max(run.maps.cluster_maps, initial=0.0))
             self._strongest = strongest if strongest > 0 else 1.0
+            entries = run.maps.summary.get("clusters", [])
+            self._averaged = {entry["cluster"]: entry["averaged"] for entry in entries if "averaged" in entry}
 
     @property
     def explained_members(self) -> list[int]:
@@ -123,7 +126,7 @@ class Pictures:
                 heat_plane = self._planes(heat[None], peak)[index][1][0]
                 overlays.append(Picture(label, self._mapped(grey, heat_plane / self._strongest, axes)))
         strength = float(heat.max()) / self._strongest if heat is not None else 0.0
-        averaged = sum(int(member) in self._map_of for member in members)
+        averaged = self._averaged.get(number, len(members))
         return MapPictures(means, overlays, strength, averaged)
 
     def _cluster_map(self, number: int) -> Floats | None:

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from medstrata.errors import FitError
 from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
-from medstrata.evidence.maps.rule import Cohort, Explainable, Question, Rule, measure_cohort
+from medstrata.evidence.maps.rule import NO_NUMBERS, Cohort, Explainable, Question, Rule, at_once, measure_cohort
 from medstrata.learning.batches import Images, as_images
-
-VOXELS = 1 << 22  # of the images that are explained at once, two volumes of 128 a side: gradients keep every layer
 
 Clusters = int | Sequence[int] | NDArray[np.integer[Any]] | None
 
@@ -24,8 +22,8 @@ Clusters = int | Sequence[int] | NDArray[np.integer[Any]] | None
 class ClusterMaps:
     """Maps of n images.
 
-    ``maps`` (n, \\*grid) float32: above zero what speaks for the cluster, below what speaks against it (no rule but
-    integrated gradients goes below zero). ``cluster`` (n,): which cluster each explains; ``against`` (n,): which one it
+    ``maps`` (n, \\*grid) float32: above zero what speaks for the cluster, below what speaks against it (Clam, Grad-CAM
+    and the controls never go below zero). ``cluster`` (n,): which cluster each explains; ``against`` (n,): which one it
     is compared with, -1 for all others. ``facts``: figures (n,) that the rule reports of each map.
     """
 
@@ -63,6 +61,7 @@ def cluster_activation_map(
     FitError : images of a wrong shape or not finite, a cluster that the model does not have, one against itself, a
         network that gives NaN
     """
+    _check_rule(model, rule)
     array = _as_images(model, images)
     if batch_size < 1:
         raise FitError(f"batch_size is {batch_size}, but must be at least 1.")
@@ -70,16 +69,19 @@ def cluster_activation_map(
         raise FitError("The images hold NaN or infinite values. Leave these images out or repair them.")
     asked = None if cluster is None else _per_image(cluster, len(array))
     compared = _per_image(-1 if against is None else against, len(array))
-    known = _measured(model, array if cohort is None else cohort) if rule.needs_cohort else None
-    parts, step = [], max(1, min(batch_size, VOXELS // array[0].size))
+    known = _measured(model, array, cohort) if rule.needs_cohort else None
+    parts, step = [], at_once(array, batch_size)
     for start in range(0, len(array), step):
         block = slice(start, start + step)
         x = model.tensor(array[block])
         q = model.soft_assignment(x)
         question = _question(None if asked is None else asked[block], compared[block], q, known)
-        maps, facts = rule.explain(model, x, question)
+        with torch.enable_grad():  # rules that need no gradients say so themselves
+            maps, facts = rule.explain(model, x, question)
+        if not isinstance(maps, torch.Tensor) or maps.shape != (len(x), *x.shape[2:]):
+            raise FitError(f"{rule.name}: explain must return maps {(len(x), *x.shape[2:])} as a tensor, and figures.")
         if not torch.isfinite(maps).all():
-            raise FitError("The network gives NaN: there is nothing to draw a map of. Fit the model again.")
+            raise FitError(NO_NUMBERS)
         parts.append((maps, question, facts))
     return ClusterMaps(
         torch.cat([maps for maps, _, _ in parts]).float().cpu().numpy(),
@@ -102,12 +104,33 @@ def _as_images(model: Explainable, images: Any) -> Images:
     return array
 
 
-def _measured(model: Explainable, cohort: Any) -> Cohort:
-    return cohort if isinstance(cohort, Cohort) else measure_cohort(model, cohort)
+def _check_rule(model: Explainable, rule: Rule) -> None:
+    if isinstance(rule, type) or not callable(getattr(rule, "explain", None)):
+        raise FitError(f"{rule!r} is no rule. Give an object, such as IntegratedGradients() or Clam().")
+    if hasattr(model, "fit") and not hasattr(model, "network_"):
+        raise FitError(f"This {type(model).__name__} is not fitted yet. Call fit first, or load a model.")
+
+
+def _measured(model: Explainable, images: Images, cohort: Any) -> Cohort:
+    if isinstance(cohort, Cohort):
+        return cohort
+    array = images if cohort is None else _as_images(model, cohort)
+    if not np.isfinite(array).all():
+        raise FitError("The images of the cohort hold NaN or infinite values. Leave these images out or repair them.")
+    found = measure_cohort(model, array)
+    if cohort is None and int((found.sizes > 0).sum()) < 2:
+        raise FitError(
+            "All these images are in one cluster, so there is nothing to compare them with. Give cohort=, the images "
+            "that the clusters were found on."
+        )
+    return found
 
 
 def _per_image(cluster: Clusters, count: int) -> NDArray[np.int64]:
-    asked = np.asarray(cluster, dtype=np.int64)
+    asked = np.asarray(cluster)
+    if asked.dtype.kind not in "iu":
+        raise FitError(f"Clusters are whole numbers, not {asked.dtype}.")
+    asked = asked.astype(np.int64)
     if asked.shape not in ((), (count,)):
         raise FitError(f"{asked.size} clusters were given for {count} images. Give one, or one per image.")
     return np.broadcast_to(asked, (count,))

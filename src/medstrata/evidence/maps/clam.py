@@ -114,7 +114,7 @@ class Clam:
             empty = model.soft_assignment(torch.full_like(x[:1], background))[0, cluster]
             weights = (weights - empty[:, None]).clamp(min=0) * used
         elif self.weighting == "softmax":
-            weights = weights.masked_fill(~used, -torch.inf).softmax(1).nan_to_num()
+            weights = torch.where(used, weights.masked_fill(~used, -torch.inf).softmax(1), 0.0)
         return weights, used
 
 
@@ -170,8 +170,11 @@ def group_weights(
     masks = (flat - low) / torch.maximum(high - low, smallest)
     member = _groups(masks, used, groups)
     means = torch.einsum("nfg,nfv->ngv", member, masks) / member.sum(1).clamp(min=1)[..., None]
-    found, _ = channel_weights(model, x, means.unflatten(2, features.shape[2:]), cluster, background)
-    return torch.einsum("nfg,ng->nf", member, found), used
+    found, told = channel_weights(model, x, means.unflatten(2, features.shape[2:]), cluster, background)
+    weights, known = (torch.einsum("nfg,ng->nf", member, of.to(member)) for of in (found, told))
+    if (used & (known == 0)).any():  # opposite masks in one group: its mean tells nothing, so they keep their own
+        weights = torch.where(known > 0, weights, channel_weights(model, x, features, cluster, background)[0])
+    return weights, used
 
 
 def _groups(masks: torch.Tensor, used: torch.Tensor, groups: int) -> torch.Tensor:

@@ -21,7 +21,8 @@ from medstrata.evidence.maps.rule import Explainable, Facts, Question
 from medstrata.learning.comm import generator
 
 SHARE = 0.1  # of the voxels, in every run
-DRAWS = 3  # random places
+DRAWS = 6  # random places
+TRIES = 8  # of which the one that overlaps least with the strongest is taken
 STEPS = 20  # of a curve
 STREAM = 41  # names the stream of random numbers
 
@@ -30,19 +31,27 @@ STREAM = 41  # names the stream of random numbers
 def deletion(model: Explainable, x: torch.Tensor, maps: torch.Tensor, question: Question, seed: int = 0) -> Facts:
     """Take the strongest tenth of each map (n, \\*grid) out of its image (n, C, \\*grid) and assign what is left.
 
-    ``probability`` (n,): q_c of the image; ``without``: of what is left; ``without_random``: mean over 3 random places,
-    where the same pattern was moved to, wrapped around the border, so that its shape is the same.
+    ``probability`` (n,): q_c of the image; ``without``: of what is left; ``without_random``: mean over 6 random places,
+    other ones for each image, where the same pattern was moved to, wrapped around the border, so that its shape is the
+    same; of 8 places each time the one that shares the fewest voxels with the pattern itself.
     """
-    reference, grid = question.reference(), tuple(range(1, maps.ndim))
+    reference = question.reference()
     strongest = _ranks(maps) < max(1, round(SHARE * maps[0].numel()))
 
     def q(taken: torch.Tensor) -> torch.Tensor:
         return _own(model, torch.where(taken[:, None], reference, x), question)
 
     chance = generator(seed, STREAM)
-    moves = [[int(torch.randint(size, (1,), generator=chance)) for size in maps.shape[1:]] for _ in range(DRAWS)]
-    elsewhere = torch.stack([q(strongest.roll(move, grid)) for move in moves]).mean(0)
+    places = (torch.stack([_elsewhere(one, chance) for one in strongest]) for _ in range(DRAWS))
+    elsewhere = torch.stack([q(place) for place in places]).mean(0)
     return {"probability": q(torch.zeros_like(strongest)), "without": q(strongest), "without_random": elsewhere}
+
+
+def _elsewhere(pattern: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+    """Move a pattern (\\*grid) to a random place of its grid that it hardly covers itself."""
+    moves = [[int(torch.randint(size, (1,), generator=chance)) for size in pattern.shape] for _ in range(TRIES)]
+    moved = [pattern.roll(move, tuple(range(pattern.ndim))) for move in moves]
+    return min(moved, key=lambda place: int((place & pattern).sum()))
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from medstrata.images.grid import to_source, to_source_2d
 from medstrata.run import atomic, write_table
 
 Maps = NDArray[np.float32]
+LARGEST = 60000.0  # that float16 holds, about
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def write_all(
         np.lib.format.write_array_header_2_0(file, header)
         for number, one in shown:
             scaled = np.frombuffer(store.read(4 * int(np.prod(grid))), np.float32).reshape(grid) / scale
-            file.write(scaled.astype("<f2").tobytes())
+            file.write(scaled.clip(-LARGEST, LARGEST).astype("<f2").tobytes())
             name = f"maps/image_{one.image_id}.{'nii.gz' if len(grid) == 3 else 'png'}"
             _write_one(out / name, scaled.clip(0), pixels[one.row], one.geometry)
             index.append(_index_row(one, scaled, name, number, findings))

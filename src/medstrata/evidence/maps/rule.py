@@ -10,13 +10,21 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from medstrata.errors import FitError
 from medstrata.learning.batches import Images, as_images
 
 SMALLEST = 1e-37  # probability below which float32 has no logarithm that can be trusted
+NO_NUMBERS = "The network gives NaN: there is nothing to draw a map of. Fit the model again."
 COHORT = 2000  # images that the mean image of each cluster is measured on
 AT_ONCE = 64
+VOXELS = 1 << 22  # of the images in memory at once, two volumes of 128 a side: gradients keep every layer
+
+
+def at_once(images: Images, most: int) -> int:
+    """How many of ``images`` (N, C, \\*grid) go through the network together, at most ``most``."""
+    return max(1, min(most, VOXELS // max(1, int(images[0].size))))
 
 
 class Explainable(Protocol):
@@ -67,15 +75,24 @@ class Cohort:
         return torch.einsum("nk,k...->n...", counts / counts.sum(1, keepdim=True), of_clusters)
 
 
-def measure_cohort(model: Explainable, images: Any, seed: int = 0) -> Cohort:
-    """Measure the mean image of each cluster on ``images`` (N, ...), or on 2,000 of them drawn at random."""
+def measure_cohort(
+    model: Explainable, images: Any, seed: int = 0, rows: NDArray[np.integer[Any]] | None = None
+) -> Cohort:
+    """Measure the mean image of each cluster on ``images`` (N, ...), or on 2,000 of them drawn at random.
+
+    ``rows``: of these only.
+    """
     array = as_images(images)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(array))[:COHORT])
+    every = np.arange(len(array)) if rows is None else np.asarray(rows)
+    rows = np.sort(np.random.default_rng(seed).permutation(every)[:COHORT])
     sums = sizes = torch.zeros(())
     feature_sums: torch.Tensor | None = torch.zeros(())
-    for start in range(0, len(rows), AT_ONCE):
-        x = model.tensor(array[rows[start : start + AT_ONCE]])
+    step = at_once(array, AT_ONCE)
+    for start in range(0, len(rows), step):
+        x = model.tensor(array[rows[start : start + step]])
         features, q = _features_and_assignment(model, x)
+        if not torch.isfinite(q).all():
+            raise FitError(NO_NUMBERS)
         member = torch.nn.functional.one_hot(q.argmax(1), q.shape[1]).to(x)
         sums = sums + torch.einsum("nk,n...->k...", member, x)
         if feature_sums is not None:
