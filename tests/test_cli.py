@@ -215,6 +215,13 @@ def test_one_new_image_is_enough_to_assign(done: tuple[Path, Path], tmp_path: Pa
     # Compared with what the model was fitted on: compared with itself, one image would have an empty map.
     summary = json.loads((tmp_path / "new_out" / "maps" / "summary.json").read_text())
     assert summary["caution"] == "" and summary["scale"] > 0
+    # A model that sorts images through another folder of new images still knows what is usual for it.
+    assert medstrata("assign", tmp_path / "new_out", tmp_path / "in", tmp_path / "third").code == 0
+    for name in ("fit_embeddings.npy", "fit_soft_assignments.npy", "fit_cohort.safetensors"):
+        assert (tmp_path / "third" / name).read_bytes() == (tmp_path / "new_out" / name).read_bytes()
+    answer = medstrata("explain", tmp_path / "third", "--check")
+    assert answer.code == 0 and "not fitted again" in answer.err
+    assert "Only 1 image was checked" in (tmp_path / "third" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

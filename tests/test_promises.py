@@ -84,9 +84,10 @@ def test_five_lines_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for page in (ROOT / "README.md", ROOT / "docs" / "maps.md"):
-        code = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-        assert code is not None
-        exec(compile(code[1], page.name, "exec"), names)
+        blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+        assert blocks
+        for code in blocks:
+            exec(compile(code, page.name, "exec"), names)
 
 
 @pytest.mark.promise

@@ -32,8 +32,8 @@ Deviations
 - Flat channels (max U_k - min U_k < 1e-6, or 1e-6 of their values where these exceed 1): the code masks with U_k
   itself. Such a channel says nothing about where, so it is left out: w_k = 0, and it counts neither for the spread nor
   for the map of equal weights.
-- Cluster map: the code averages the maps of all images of a cluster. ``evidence.explain`` does so up to 256 of them
-  (fewer for wide networks), and takes that many at random where there are more.
+- Scale and cluster map: steps 5 and 6 are for whoever makes a set of maps: ``evidence.explain`` does both for the rule
+  that runs use, which is not this one.
 - Baseline: Score-CAM's difference from the score of an empty image and its softmax over channels are left out here, as
   in the authors' code.
 """

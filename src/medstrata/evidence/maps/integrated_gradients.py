@@ -16,7 +16,7 @@ For an image x of cluster c, with f = the log odds of c against the other cluste
 
 Why it is the default: a map of the activations, or of how an image differs from the mean image, is nearly the same for
 every cluster and lights up on whatever is bright. This one answers why this cluster and not the others, at the
-resolution of the image, in ``nodes`` passes; docs/results.md has the trial.
+resolution of the image, in ``nodes`` passes; docs/maps.md has the trial.
 """
 
 from __future__ import annotations
