@@ -90,12 +90,14 @@ def resized(values: NDArray[np.float32], size: Sequence[int]) -> NDArray[np.floa
 def overlay(plain: NDArray[np.float32], strength: NDArray[np.float32]) -> NDArray[np.float32]:
     """Lay a map (H, W) over an image (H, W, 3), both in 0..1; returns (H, W, 3).
 
-    The stronger the map, the more opaque its colour; where it is 0 the image is unchanged. A line encloses what reaches
+    The stronger the map, the more opaque its colour, by the square root, so that a tenth of the strongest still shows;
+    where it is 0 the image is unchanged. A line encloses what reaches
     half of this map's own maximum, so that a weak map shows where it lies while its pale colour says that it is weak.
     """
     strength = np.clip(strength, 0, 1)
-    colour = matplotlib.colormaps[COLOUR_MAP](DARKEST_COLOUR + (1 - DARKEST_COLOUR) * strength)[..., :3]
-    alpha = STRONGEST_ALPHA * strength[..., None]
+    shade = np.sqrt(strength)
+    colour = matplotlib.colormaps[COLOUR_MAP](DARKEST_COLOUR + (1 - DARKEST_COLOUR) * shade)[..., :3]
+    alpha = STRONGEST_ALPHA * shade[..., None]
     blended = (1 - alpha) * plain + alpha * colour
     if strength.max() > 0:
         blended[outline(strength >= strength.max() / 2)] = np.divide(CONTOUR, 255)
