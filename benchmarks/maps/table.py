@@ -68,12 +68,13 @@ def _where(found: Sequence[Found], **wanted: Any) -> list[Found]:
         "contrast_to_noise": 1.0,
         "distractor": False,
         "misregistration": None,
+        "noise": 0.0,
         "images": None,
         "clusters": None,
         "method": "dcec",
     }
     asked = usual | wanted
-    return [one for one in found if all(one["cell"][key] == value for key, value in asked.items())]
+    return [one for one in found if all(one["cell"].get(key, usual.get(key)) == value for key, value in asked.items())]
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -83,7 +84,9 @@ def _cell(values: Sequence[float]) -> str:
         return ""
     if len(values) == 1:
         return f"{interval['mean']:.2f}"
-    return f"{interval['mean']:.2f} ({interval['low']:.2f}–{interval['high']:.2f})"
+    # A t interval knows nothing of bounds: shares lie in 0..1, correlations in -1..1.
+    low = max(interval["low"] or 0.0, 0.0 if min(values) >= 0 else -1.0)
+    return f"{interval['mean']:.2f} ({low:.2f}–{min(interval['high'] or 0.0, max(1.0, *values)):.2f})"
 
 
 def _rows(header: str, names: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> str:
@@ -180,7 +183,7 @@ def _methods(found: Sequence[Found]) -> str:
 def _curves(found: Sequence[Found]) -> None:
     """Average precision along contrast to noise, misregistration and the number of images."""
     matplotlib.use("Agg")
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), sharey=True)
+    figure, axes = plt.subplots(1, 5, figsize=(18, 3.8), sharey=True)
     steps: list[tuple[str, str, Callable[[Any], list[Found]], Sequence[Any], Sequence[float]]] = [
         (
             "simulated chests",
@@ -209,6 +212,13 @@ def _curves(found: Sequence[Found]) -> None:
             lambda at: _where(found, data="ct-2d", images=at, distractor=True),
             (60, 150, None, 600),
             (60, 150, 300, 600),
+        ),
+        (
+            "lesions in real CT, distractor",
+            "added noise (HU)",
+            lambda at: _where(found, data="ct-2d", noise=at, distractor=True),
+            (0.0, 200.0, 400.0, 800.0),
+            (0.0, 200.0, 400.0, 800.0),
         ),
     ]
     for axis, (title, label, cells_at, keys, places) in zip(axes, steps, strict=True):

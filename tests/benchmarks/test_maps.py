@@ -79,6 +79,6 @@ def test_tables_say_what_the_cells_say(tmp_path: Path, monkeypatch: pytest.Monke
     table.write_tables(tmp_path)
     page = (tmp_path / "maps.md").read_text()
     assert page.startswith("# By hand") and "old" not in page
-    assert "| IntegratedGradients (default) | 0.55 (-0.09–1.19) | 1.00 (1.00–1.00) |" in page
+    assert "| IntegratedGradients (default) | 0.55 (0.00–1.00) | 1.00 (1.00–1.00) |" in page
     assert "| simulated chests, 3-D, distractor | 1.00 (1.00–1.00) |  | 0.50 (0.50–0.50) | 2 |" in page
     assert (tmp_path / "maps-curves.png").stat().st_size > 10_000
