@@ -200,21 +200,21 @@ def _curves(found: Sequence[Found]) -> None:
             (0.25, 0.5, 1.0, 2.0, 4.0),
         ),
         (
-            "lesions in real CT, distractor",
+            "lesions in CT of one patient, distractor",
             "misregistration (mm)",
             lambda at: _where(found, data="ct-2d", misregistration=at, distractor=True),
             (0.0, None, 5.0, 8.0),
             (0.0, 2.0, 5.0, 8.0),
         ),
         (
-            "lesions in real CT, distractor",
+            "lesions in CT of one patient, distractor",
             "images",
             lambda at: _where(found, data="ct-2d", images=at, distractor=True),
             (60, 150, None, 600),
             (60, 150, 300, 600),
         ),
         (
-            "lesions in real CT, distractor",
+            "lesions in CT of one patient, distractor",
             "added noise (HU)",
             lambda at: _where(found, data="ct-2d", noise=at, distractor=True),
             (0.0, 200.0, 400.0, 800.0),
@@ -228,7 +228,7 @@ def _curves(found: Sequence[Found]) -> None:
             axis.set_xscale("log")
             axis.set_xticks(places, [f"{place:g}" for place in places])
             axis.minorticks_off()
-    axes[0].set_ylabel("average precision, mean and 95 % interval")
+    axes[0].set_ylabel("average precision (95 % interval)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncol=4, frameon=False)
     figure.tight_layout(rect=(0, 0.16, 1, 1))
     with atomic(DOCS / "maps-curves.png") as part:
