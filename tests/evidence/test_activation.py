@@ -99,6 +99,20 @@ def test_points_at_what_sets_a_cluster_apart_and_not_at_what_all_have() -> None:
     assert np.abs(maps[:, :3, :3]).sum() < 0.05 * np.abs(maps).sum()
 
 
+def test_map_of_a_cluster_and_progress() -> None:
+    model, images = TinyModel(2), images_of(2, 7)
+    told: list[tuple[str, int, int]] = []
+    found = cluster_activation_map(model, images, batch_size=3, progress=lambda *what: told.append(what))
+    assert told == [("maps", 3, 7), ("maps", 6, 7), ("maps", 7, 7)]
+    own = int(found.cluster[0])
+    mean, spread = found.of_cluster(own)
+    members = [one for one, cluster in zip(found.maps, found.cluster, strict=True) if cluster == own]
+    np.testing.assert_allclose(mean, sum(members) / len(members), atol=1e-6)
+    np.testing.assert_allclose(spread, np.sqrt(sum((one - mean) ** 2 for one in members) / len(members)), atol=1e-6)
+    with pytest.raises(FitError, match="None of these maps explains cluster 9"):
+        found.of_cluster(9)
+
+
 def test_deletion_written_out() -> None:
     model, images = TinyModel(2), images_of(2, 12)
     cohort = measure_cohort(model, images)

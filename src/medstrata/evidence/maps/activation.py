@@ -14,6 +14,7 @@ from medstrata.errors import FitError
 from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
 from medstrata.evidence.maps.rule import NO_NUMBERS, Cohort, Explainable, Question, Rule, at_once, measure_cohort
 from medstrata.learning.batches import Images, as_images
+from medstrata.run import Progress, no_progress
 
 Clusters = int | Sequence[int] | NDArray[np.integer[Any]] | None
 
@@ -32,6 +33,18 @@ class ClusterMaps:
     against: NDArray[np.int64]
     facts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
+    def of_cluster(self, cluster: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the map of a cluster: mean and standard deviation (\\*grid) of the signed maps that explain it.
+
+        Raises
+        ------
+        FitError : none of them does
+        """
+        own = self.maps[self.cluster == cluster]
+        if not len(own):
+            raise FitError(f"None of these maps explains cluster {cluster}, only {np.unique(self.cluster).tolist()}.")
+        return own.mean(0), own.std(0)
+
 
 def cluster_activation_map(
     model: Explainable,
@@ -42,6 +55,7 @@ def cluster_activation_map(
     *,
     cohort: Any = None,
     batch_size: int = 16,
+    progress: Progress = no_progress,
 ) -> ClusterMaps:
     """Explain why each image is in its cluster.
 
@@ -55,6 +69,7 @@ def cluster_activation_map(
     cohort : the images that the clusters were found on, as an array or measured (``measure_cohort``); None: ``images``
         themselves, which must then show the other clusters too
     batch_size : images explained at once, at most; the result does not depend on it
+    progress : told what has been done, ("maps", done, of)
 
     Raises
     ------
@@ -83,6 +98,7 @@ def cluster_activation_map(
         if not torch.isfinite(maps).all():
             raise FitError(NO_NUMBERS)
         parts.append((maps, question, facts))
+        progress("maps", min(start + step, len(array)), len(array))
     return ClusterMaps(
         torch.cat([maps for maps, _, _ in parts]).float().cpu().numpy(),
         torch.cat([question.cluster for _, question, _ in parts]).cpu().numpy(),
