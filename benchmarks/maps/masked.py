@@ -17,10 +17,11 @@ import torch
 
 from benchmarks.maps.planted import DATA, Planted
 from benchmarks.maps.scores import RULES, Scores, score_all
+from medstrata.evidence.maps.controls import CONTROLS
 from medstrata.evidence.maps.rule import measure_cohort
 from medstrata.methods.settings import make_method
 
-EXPLAINED = 120
+EXPLAINED = 60
 COLUMNS = {"average_precision": "average precision", "pointing": "peak inside", "energy": "share of strength"}
 
 
@@ -55,7 +56,7 @@ def scores_of(chosen: MaskedSet, method: str, seed: int) -> Scores:
     nothing = np.zeros_like(masks[some])
     cohort = measure_cohort(model, images)
     study = Planted(model, images[some], masks[some], nothing, cohort, order[:, -1], order[:, -2], {})
-    found = score_all(study, few=False)
+    found = score_all(study, few=True, controls=CONTROLS)
     return {name: measures for name, measures in found.items() if not name.startswith("oracle")}
 
 

@@ -63,10 +63,13 @@ FEW_CONTROLS: tuple[Rule, ...] = (EqualWeights(), Novelty(), Novelty(2.0))
 Scores = dict[str, dict[str, float]]
 
 
-def score_all(study: Planted, few: bool) -> Scores:
-    """Return the mean of each measure over the explained images, by rule, control and bound."""
+def score_all(study: Planted, few: bool, controls: Sequence[Rule] | None = None) -> Scores:
+    """Return the mean of each measure over the explained images, by rule, control and oracle.
+
+    ``few``: only the rules and, unless ``controls`` are named, the controls that stand along curves.
+    """
     found = {name: _scores(study, rule, True) for name, rule in RULES.items() if not few or name in FEW}
-    controls: Sequence[Rule] = FEW_CONTROLS if few else CONTROLS
+    controls = controls or (FEW_CONTROLS if few else CONTROLS)
     found |= {f"control: {rule.name}": _scores(study, rule, False) for rule in controls}
     oracle = Oracle(np.asarray(study.lesions.any(0)))
     return found | {oracle.name: _scores(study, oracle, False)}
