@@ -32,7 +32,7 @@ class Model:
             return self.differentiable_assignment(x)
 
 volumes = np.random.default_rng(0).normal(size=(8, 1, 128, 128, 128)).astype(np.float32)
-found = cluster_activation_map(Model(), volumes, {rule}({settings}))
+found = cluster_activation_map(Model(), volumes, {rule}({settings}), cohort=volumes)
 assert found.maps.shape == (8, 128, 128, 128) and np.isfinite(found.maps).all()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
