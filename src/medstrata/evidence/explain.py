@@ -42,8 +42,8 @@ def explain(
     text is burned in); the map of a cluster is the mean over its members (``AVERAGED``). Of a volume that entered as
     several slices, the middle one is explained for the volume's cluster. All maps are in one common scale, the
     largest value over all maps that were made being 1. The cohort is that of the images the model was fitted on, also
-    where these are new ones. Interrupted, it goes on where it was, as long as ``token``,
-    which names what goes into the maps, is the same.
+    where these are new ones. Interrupted, it goes on where it was, as long as ``token``, which names what goes into
+    the maps, is the same.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def explain(
     pixels = _read(out / "pixels.npy", lambda path: np.load(path, mmap_mode="r"))
     k = _read(out / "soft_assignments.npy", lambda path: np.load(path, mmap_mode="r")).shape[1]
     assignments = _read(out / "assignments.parquet", pq.read_table)
-    hidden = with_text(out)
+    hidden = _with_text(out)
     chosen = choose(assignments, images, maps_per_cluster, AVERAGED, hidden)
     shown = np.flatnonzero([name not in hidden for name in images["image_id"].to_pylist()])
     folder = out / "maps"
@@ -64,7 +64,8 @@ def explain(
             if not unfinished.findings.done:
                 clear(folder)
             cohort = read_cohort(out, model.tensor(pixels[:1]).device) or measure_cohort(model, pixels, rows=shown)
-            save_cohort(folder / COHORT, cohort)
+            if len(shown):  # where every image has text burned in, none may be passed on, not even in a mean
+                save_cohort(folder / COHORT, cohort)
             _compute(model, pixels, chosen, cohort, unfinished, progress)
             findings = unfinished.findings
             write_all(out, unfinished.store, pixels, chosen, findings)
@@ -78,7 +79,7 @@ def explain(
     return summary
 
 
-def with_text(out: Path) -> set[str]:
+def _with_text(out: Path) -> set[str]:
     """Images whose header says that text is burned into them: their pixels are never shown."""
     if not (out / "catalog.parquet").exists():
         return set()
