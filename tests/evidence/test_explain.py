@@ -312,3 +312,13 @@ def test_images_with_burned_in_text_are_neither_shown_nor_averaged(tmp_path: Pat
     assert [row["image_id"] for row in index] == ["c", "a"]
     assert not np.load(out / "maps" / "cluster_maps.npy")[1].any()
     assert not (out / "maps" / "cluster_1.png").exists()
+
+
+def test_where_every_image_has_text_burned_in_nothing_of_them_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    flat_run(out)
+    texts = pa.table({"image_id": list("abcdef"), "burned_in": ["yes"] * 6})
+    pq.write_table(texts, out / "catalog.parquet")
+    assert explain(out, PlantedModel(), 3)["images"] == 0
+    assert not (out / "maps" / "cohort.safetensors").exists()
+    assert not np.load(out / "maps" / "cluster_maps.npy").any()
