@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medstrata.errors import RunFolderError
 from medstrata.evidence.maps.activation import cluster_activation_map
-from medstrata.evidence.maps.cohort_file import COHORT, read_cohort, save_cohort
+from medstrata.evidence.maps.cohort_file import COHORT, COPIED, read_cohort, save_cohort
 from medstrata.evidence.maps.deletion import deletion
 from medstrata.evidence.maps.folder import FACTS, Explained, clear, write_all
 from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
@@ -63,7 +63,8 @@ def explain(
         with Unfinished(folder, token, (k, *pixels.shape[2:])) as unfinished:
             if not unfinished.findings.done:
                 clear(folder)
-            cohort = read_cohort(out, model.tensor(pixels[:1]).device) or measure_cohort(model, pixels, rows=shown)
+            device = model.tensor(pixels[:1]).device
+            cohort = read_cohort(out / COPIED, device) or measure_cohort(model, pixels, rows=shown)
             if len(shown):  # where every image has text burned in, none may be passed on, not even in a mean
                 save_cohort(folder / COHORT, cohort)
             _compute(model, pixels, chosen, cohort, unfinished, progress)

@@ -18,7 +18,7 @@ from medstrata.errors import FitError, InputError
 from medstrata.evidence.intervals import mean_interval
 from medstrata.evidence.maps.activation import cluster_activation_map
 from medstrata.evidence.maps.check import RULES, Checked, check_maps
-from medstrata.evidence.maps.cohort_file import COPIED, read_cohort
+from medstrata.evidence.maps.cohort_file import COHORT, COPIED, read_cohort
 from medstrata.evidence.maps.correlation import pearson
 from medstrata.evidence.maps.rule import measure_cohort
 from medstrata.evidence.maps.verdict import verdict
@@ -104,7 +104,7 @@ def _checked(
         model,
         pixels[rows],
         np.array([cluster for _, cluster in chosen]),
-        read_cohort(out, model.device_) or measure_cohort(model, pixels),
+        read_cohort(out / "maps" / COHORT, model.device_) or measure_cohort(model, pixels),
         _patients(out, [ids[row] for row in rows]),
         np.stack(inside) if masks is not None else None,
         np.stack(distractors) if masks is not None and masks.has_distractors else None,

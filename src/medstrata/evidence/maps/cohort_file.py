@@ -22,14 +22,14 @@ def save_cohort(path: Path, cohort: Cohort) -> None:
     save_state(path, tensors | ({} if cohort.features is None else {"features": cohort.features}), {})
 
 
-def read_cohort(out: Path, device: torch.device) -> Cohort | None:
-    """Return the cohort that came with a copied model, None where ``out`` holds the images that were fitted on.
+def read_cohort(path: Path, device: torch.device) -> Cohort | None:
+    """Return the cohort in a file, None where there is no such file.
 
     Raises
     ------
     RunFolderError : the file is damaged
     """
-    if not (out / COPIED).exists():
+    if not path.exists():
         return None
-    tensors = {name: tensor.to(device) for name, tensor in load_state(out / COPIED)[0].items()}
+    tensors = {name: tensor.to(device) for name, tensor in load_state(path)[0].items()}
     return Cohort(tensors["means"], tensors.get("features"), tensors["sizes"])
