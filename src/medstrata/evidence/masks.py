@@ -90,14 +90,16 @@ class Masks:
         grid_affine = geometry["grid_affine"]
         if grid_affine is None or space is None:
             if mask.shape != self._grid:
-                raise InputError(f"{whose} has shape {mask.shape}, but the common grid is {self._grid}.")
+                raise InputError(
+                    f"{whose} has shape {mask.shape}, but the grid is {self._grid}. Give one on it or with an affine."
+                )
             return mask
         return mask_on_grid(mask, space, np.reshape(grid_affine, (4, 4)), self._grid)
 
     def _in_plane(self, mask: Mask, geometry: dict[str, Any], whose: str) -> Mask:
         expected = tuple(geometry["source_shape"][-2:])
         if mask.shape != expected:
-            raise InputError(f"{whose} has shape {mask.shape}, but the image has {expected}.")
+            raise InputError(f"{whose} has shape {mask.shape}, but the image has {expected}. Give a mask of that size.")
         scale_rows, scale_columns, row, column = geometry["crop"] or (1.0, 1.0, 0.0, 0.0)
         to_source = np.array([[scale_rows, 0, row], [0, scale_columns, column], [0, 0, 1.0]])
         return mask_on_grid(mask, np.eye(3), to_source, self._grid)
