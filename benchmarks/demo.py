@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from medstrata.console import Console
+from medstrata.commands.console import Console
 from medstrata.evidence.localisation import localised
 from medstrata.evidence.masks import Masks
 from medstrata.images.planning import PlanOptions

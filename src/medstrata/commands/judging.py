@@ -1,0 +1,58 @@
+"""Commands that judge a finished run: are its maps right, do its clusters agree with labels?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medstrata.commands.app import do_stage, new_job, session
+from medstrata.commands.options import Device, Out, Redo
+
+
+def explain(
+    out: Out,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also test the maps, beside controls: OUT/maps/check.json and the report.")
+    ] = False,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", help="With --check: .npz with key masks, or CSV with file and mask (and distractor)."),
+    ] = None,
+    refits: Annotated[
+        int | None,
+        typer.Option("--refits", min=0, help="With --check: fits with other seeds to compare with. [default: 1]"),
+    ] = None,
+    device: Device = "auto",
+    redo: Redo = False,
+) -> None:
+    """Draw cluster activation maps: OUT/maps/, on the grid of the source."""
+    if not check and (masks is not None or refits is not None):
+        raise typer.BadParameter("--masks and --refits are read by --check only: medstrata explain OUT --check ...")
+    do_stage("explain", out, redo, device=device)
+    if not check:
+        return
+    from medstrata.pipeline.checking import check_run
+    from medstrata.pipeline.runner import run_stage
+
+    with session(out) as console:
+        job = new_job(out, console)
+        with job.folder.locked():
+            check_run(out, device, masks, 1 if refits is None else refits, console.progress, console.say)
+        run_stage("report", job, redo=True)
+        print(out / "maps" / "check.json")
+
+
+def score(
+    out: Out,
+    labels: Annotated[
+        Path, typer.Argument(metavar="LABELS", help="npz with key labels, or CSV with image_id or file, and label.")
+    ],
+) -> None:
+    """Compare the clusters with labels that the fit never saw; print JSON."""
+    from medstrata.pipeline.scoring import score_run
+
+    with session(out):
+        print(json.dumps(score_run(out, labels), indent=1))
