@@ -10,6 +10,7 @@ import typer
 
 from medstrata.commands.app import do_stage, new_job, session
 from medstrata.commands.options import Device, Out, Redo
+from medstrata.pipeline.validation_settings import ValidationSettings
 
 
 def explain(
@@ -43,6 +44,25 @@ def explain(
             check_run(out, device, masks, 1 if refits is None else refits, console.progress, console.say)
         run_stage("report", job, redo=True)
         print(out / "maps" / "check.json")
+
+
+def validate(
+    out: Out,
+    refits: Annotated[
+        int, typer.Option("--refits", min=0, help="Fits of each kind: with other random numbers, on other patients.")
+    ] = ValidationSettings.refits,
+    surrogates: Annotated[
+        int, typer.Option("--surrogates", min=0, help="Sets of images without groups to try the same on.")
+    ] = ValidationSettings.surrogates,
+    device: Device = "auto",
+) -> None:
+    """Test whether the clusters are real: OUT/validation.json and the report. Takes as long as some ten fits."""
+    from medstrata.pipeline.runner import validate_run
+
+    with session(out) as console:
+        job = new_job(out, console, device=device)
+        validate_run(job, ValidationSettings(refits, surrogates))
+        print(out / "validation.json")
 
 
 def score(

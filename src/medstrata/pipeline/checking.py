@@ -27,6 +27,7 @@ from medstrata.images.plan import Plan, load_plan
 from medstrata.methods.files import load
 from medstrata.methods.method import ClusteringMethod
 from medstrata.pipeline.fitting import method_of
+from medstrata.pipeline.patients import patients_of
 from medstrata.run import Progress, write_json
 
 MARKS = {True: "passed: ", False: "not passed: ", None: ""}
@@ -105,7 +106,7 @@ def _checked(
         pixels[rows],
         np.array([cluster for _, cluster in chosen]),
         read_cohort(out / "maps" / COHORT, model.device_) or measure_cohort(model, pixels),
-        _patients(out, [ids[row] for row in rows]),
+        patients_of(out, [ids[row] for row in rows]).tolist(),
         np.stack(inside) if masks is not None else None,
         np.stack(distractors) if masks is not None and masks.has_distractors else None,
     )
@@ -127,15 +128,6 @@ def _in_turn(out: Path, known: set[str] | None) -> Iterator[tuple[str, int]]:
         for cluster in sorted(members):
             if turn < len(members[cluster]):
                 yield members[cluster][turn], cluster
-
-
-def _patients(out: Path, ids: list[str]) -> list[str] | None:
-    """Pseudonyms of the patients of these images, an image of an unknown patient standing for itself."""
-    if not (out / "catalog.parquet").exists():
-        return None
-    table = pq.read_table(out / "catalog.parquet", columns=["image_id", "patient"])
-    of = dict(zip(table["image_id"].to_pylist(), table["patient"].to_pylist(), strict=True))
-    return [of.get(image_id) or image_id for image_id in ids]
 
 
 def _other_seed(

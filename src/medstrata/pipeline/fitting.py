@@ -55,7 +55,7 @@ def fit(
     """
     pixels = np.load(out / "pixels.npy", mmap_mode="r")
     checkpoint = _checkpoint(out, token)
-    method = method_of(plan, device).fit(_clustered(out, plan.method), checkpoint=checkpoint, progress=progress)
+    method = method_of(plan, device).fit(clustered(out, plan.method), checkpoint=checkpoint, progress=progress)
     for sentence in method.warnings_:
         say(f"fit: {sentence}")
     method.save(out)
@@ -77,7 +77,7 @@ def _checkpoint(out: Path, token: str) -> Path:
     return file
 
 
-def _clustered(out: Path, method: str) -> NDArray[Any]:
+def clustered(out: Path, method: str) -> NDArray[Any]:
     """Return what is clustered: the pixels, or the vectors that the user gave for the same images.
 
     Raises
@@ -102,7 +102,7 @@ def _clustered(out: Path, method: str) -> NDArray[Any]:
 def _baselines(out: Path, pixels: NDArray[Any], n_clusters: int, seed: int) -> None:
     """Cluster the same pixels without training, so that the deep clustering never stands alone."""
     rows = np.asarray(pq.read_table(out / "images.parquet", columns=["image_id"])["image_id"])
-    image_ids, components = _average(
+    image_ids, components = average_rows(
         rows, PrincipalComponents(n_clusters, random_state=seed).fit(pixels).transform(pixels)
     )
     table = {"image_id": image_ids}
@@ -118,10 +118,10 @@ def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None
     ids = np.asarray(pq.read_table(out / "images.parquet", columns=["image_id"])["image_id"])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        z, q = method.embed_and_assign(_clustered(out, _method_name(out)), progress)
+        z, q = method.embed_and_assign(clustered(out, _method_name(out)), progress)
     for warning in caught:
         say(f"assign: {warning.message}")
-    image_ids, z, q = _average(ids, z, q)
+    image_ids, z, q = average_rows(ids, z, q)
     copied = (out / REFERENCE[0]).exists()  # the model was fitted elsewhere: these images are new to it
     reference = fit_reference(*(np.load(out / name) for name in REFERENCE)) if copied else None
     table = assignments_table(image_ids.tolist(), z, q, reference)
@@ -149,7 +149,7 @@ def _method_name(out: Path) -> str:
     return str(read_json(out / "model.json")["method"])
 
 
-def _average(ids: NDArray[Any], *arrays: Floats) -> tuple[NDArray[Any], ...]:
+def average_rows(ids: NDArray[Any], *arrays: Floats) -> tuple[NDArray[Any], ...]:
     """Average the rows of each image, images in the order of their first row: image ids, then the averaged arrays."""
     _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     order = np.argsort(first)

@@ -16,6 +16,7 @@ from medstrata.images.plan import describe
 from medstrata.images.selection import check_plan
 from medstrata.pipeline import inputs
 from medstrata.pipeline.stages import NAMES, STAGES, Job, Stage, check_method
+from medstrata.pipeline.validation_settings import ValidationSettings
 from medstrata.run import RunFolder, digest, read_json
 
 COPIED = "copied"  # the token of a plan that belongs to a copied model
@@ -105,7 +106,33 @@ def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = F
             fitting.copy_model(model_folder, job.path)
             job.folder.mark("fit", token, 0.0)
         for stage in STAGES[4:]:
-            _do(stage, job)
+            if stage.name != "validate":  # the clusters are those of the model, and were validated with it
+                _do(stage, job)
+
+
+def validate_run(job: Job, settings: ValidationSettings) -> None:
+    """Validate a finished run with refits (``pipeline.validation``), and write the report again.
+
+    Raises
+    ------
+    RunFolderError : not a finished run, or the model was fitted in another folder
+    """
+    from medstrata.pipeline.validation import validate
+
+    if not (job.path / "run.json").exists():
+        raise RunFolderError(f"{job.path} is not a run folder. Begin with: medstrata run INPUT OUT")
+    if job.folder.token("plan") == COPIED:
+        raise RunFolderError(
+            f"{job.path} holds new images, sorted by the model of another run. Validate that run instead."
+        )
+    with job.folder.locked():
+        for earlier in STAGES[: NAMES.index("assign") + 1]:
+            _check_current(earlier, job)
+        started = time.monotonic()
+        validate(job.path, job.device, settings, job.progress, job.say)
+        stage = STAGES[NAMES.index("validate")]
+        job.folder.mark(stage.name, stage.token(job), time.monotonic() - started, **vars(settings))
+        _do(STAGES[NAMES.index("report")], job)
 
 
 def _do(stage: Stage, job: Job) -> None:
@@ -129,10 +156,12 @@ def _do(stage: Stage, job: Job) -> None:
 def _check_current(stage: Stage, job: Job) -> None:
     """Raise RunFolderError where an earlier stage is missing or was done with other inputs than the present ones."""
     token = job.folder.token(stage.name)
+    copied = job.folder.token("plan") == COPIED
+    if copied and stage.name in ("fit", "validate"):  # both were done in the folder of the model
+        return
     if not token:
         raise RunFolderError(f"{stage.name} has not been done in {job.path}. Run: medstrata {stage.name} OUT")
-    copied = job.folder.token("plan") == COPIED and stage.name == "fit"
-    if stage.name == "plan" or copied:  # whatever the plan says now is what later stages are compared with
+    if stage.name == "plan":  # whatever the plan says now is what later stages are compared with
         return
     if token != stage.token(job):
         raise RunFolderError(

@@ -162,6 +162,13 @@ def _explain(job: Job) -> dict[str, Any]:
     return {}
 
 
+def _validate(job: Job) -> dict[str, Any]:
+    from medstrata.pipeline.validation import provisional
+
+    provisional(job.path)
+    return {}
+
+
 def _report(job: Job) -> dict[str, Any]:
     from medstrata.report.page import write_report
 
@@ -186,6 +193,12 @@ STAGES = (
         lambda job: [job.folder.token("assign"), job.plan().maps_per_cluster],
         _explain,
     ),
-    Stage("report", ("report.html",), lambda job: [job.folder.token("explain"), vars(job.plan())], _report),
+    Stage("validate", ("validation.json",), lambda job: [job.folder.token("assign")], _validate),
+    Stage(
+        "report",
+        ("report.html",),
+        lambda job: [job.folder.token("explain"), job.folder.token("validate"), vars(job.plan())],
+        _report,
+    ),
 )
 NAMES = tuple(stage.name for stage in STAGES)

@@ -9,6 +9,7 @@ import numpy as np
 
 from medstrata.report.facts import Cluster, Facts
 from medstrata.report.tested import TestedMaps
+from medstrata.report.validity import Validity
 from medstrata.report.wording import association, count, listing, number, percent, things
 
 LARGEST_SHARE = 0.9
@@ -30,10 +31,13 @@ class Finding:
     serious: bool = False
 
 
-def findings(facts: Facts, plan: dict[str, Any], tested: TestedMaps | None = None) -> list[Finding]:
+def findings(
+    facts: Facts, plan: dict[str, Any], tested: TestedMaps | None = None, validity: Validity | None = None
+) -> list[Finding]:
     """List what a reader should look at first, serious findings before the others."""
     found = [
         *_privacy(plan),
+        *_validity(validity),
         *_collapse(facts),
         *_disagreement(facts),
         *_scanner(facts, plan),
@@ -46,6 +50,14 @@ def findings(facts: Facts, plan: dict[str, Any], tested: TestedMaps | None = Non
         *_maps(tested),
     ]
     return sorted(found, key=lambda finding: not finding.serious)
+
+
+def _validity(validity: Validity | None) -> list[Finding]:
+    if validity is None or validity.provisional:
+        return []
+    if not validity.supported:
+        return [Finding("validity", "The clusters are not supported", validity.sentence, serious=True)]
+    return [Finding("validity", "What was validated", validity.sentence)]
 
 
 def _maps(tested: TestedMaps | None) -> list[Finding]:

@@ -129,7 +129,7 @@ def embedding_maps(embeddings: NDArray[Any], labels: NDArray[np.int64], seed: in
         for axes, (title, positions) in zip(np.ravel(figure.subplots(1, len(maps))), maps, strict=True):
             _scatter(axes, positions, labels[rows])
             axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
-        return _png(figure), neighbours is not None, len(rows)
+        return png(figure), neighbours is not None, len(rows)
 
 
 def _scatter(axes: Axes, positions: Points, labels: NDArray[np.int64]) -> None:
@@ -167,7 +167,7 @@ def training_curves(phases: Sequence[Phase]) -> str:
             _curves(axes, title, curves)
         for axes in list(grid.flat)[len(panels) :]:
             axes.remove()
-        return _svg(figure)
+        return svg(figure)
 
 
 def _curves(axes: Axes, title: str, curves: Mapping[str, tuple[list[float], list[float]]]) -> None:
@@ -185,13 +185,15 @@ def _curves(axes: Axes, title: str, curves: Mapping[str, tuple[list[float], list
         axes.set_ylim(0, max(1e-9, max(values)) * 1.08)
 
 
-def _png(figure: Figure) -> str:
+def png(figure: Figure) -> str:
+    """Return a figure as a data URI of a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=170, metadata={"Software": None})
     return data_uri(buffer.getvalue(), "png")
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as a data URI of an SVG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return data_uri(buffer.getvalue(), "svg+xml")

@@ -66,6 +66,7 @@ class RunFolder:
     model: dict[str, Any]
     run: dict[str, Any]
     maps: Maps | None
+    validation: dict[str, Any] | None = None
 
 
 def read_run_folder(out: Path) -> RunFolder:
@@ -98,6 +99,7 @@ def read_run_folder(out: Path) -> RunFolder:
         model=_optional(out / "model.json", _read_json) or {},
         run=_optional(out / "run.json", _read_json) or {},
         maps=_read_maps(out / "maps"),
+        validation=_optional(out / "validation.json", _read_json),
     )
     _check_rows(run)
     return run

@@ -21,6 +21,7 @@ from medstrata.report.figures import colour, embedding_maps, marker, shade, trai
 from medstrata.report.folder import RunFolder, read_run_folder
 from medstrata.report.pictures import colour_bar
 from medstrata.report.tested import read_tests
+from medstrata.report.validity import read_validity
 from medstrata.run import atomic
 
 REPORT = "report.html"
@@ -38,6 +39,8 @@ FILES = {
     "soft_assignments.npy": "the probability of each cluster for each image",
     "contradictions.parquet": "images whose header contradicts their cluster, most certain first",
     "baselines.parquet": "the clusters that simple methods find in the same images",
+    "validation.json": "whether the clusters are to be believed, and why",
+    "validation": "the refits and images without groups that this rests on",
     "maps": "what mattered in the images, on the grids of their sources",
     "run.json": "times, versions and the stages that were run",
     "log.txt": "what was printed during the run",
@@ -73,6 +76,8 @@ def write_report(out: Path) -> Path:
 def render(run: RunFolder) -> str:
     """Return the whole page as HTML."""
     facts = gather_facts(run)
+    tested = read_tests(run.maps.check if run.maps else {})
+    validity = read_validity(run.validation, run.path / "validation")
     environment = Environment(
         loader=PackageLoader("medstrata", "report"),
         autoescape=True,
@@ -95,12 +100,13 @@ def render(run: RunFolder) -> str:
         facts=facts,
         plan=run.plan,
         summary=summary(facts),
-        findings=findings(facts, run.plan, read_tests(run.maps.check if run.maps else {})),
+        findings=findings(facts, run.plan, tested, validity),
         origin=read_origin(run.run),
         cards=make_cards(run, facts),
         most_cards=MOST_CARDS,
         has_maps=run.maps is not None,
-        tested=read_tests(run.maps.check if run.maps else {}),
+        validity=validity,
+        tested=tested,
         strongest=strongest_words(run),
         doubted=list_doubted(run),
         fit_warnings=[str(sentence) for sentence in run.model.get("warnings") or []],

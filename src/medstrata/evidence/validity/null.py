@@ -1,0 +1,84 @@
+"""Is there anything at all? The whole pipeline, training included, on images without groups.
+
+Self-training makes clusters out of noise, and scores on the embedding that it made believe in them. So the same short
+fits are done on the images and on surrogates of them (``surrogate_images``), and the real ones have to be better than
+all but one in twenty. Two things are measured, both on images that a fit did not see:
+
+- *replication*: two fits on the two halves of the patients; the adjusted Rand index of what they say of all images;
+- *separation*: the mean silhouette of one half's images in the embedding of the fit on the other half.
+
+Both have to be better. Where the number of clusters does not fit, or a continuum is cut in pieces, replication is as
+good on surrogates; where random numbers decide, it is near 0 on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import adjusted_rand_score, silhouette_score
+
+from medstrata.evidence.validity.stability import some_patients
+from medstrata.evidence.validity.surrogate import surrogate_images
+
+SPLITS = 3  # of the real images into halves; their mean is compared with single splits of surrogates
+LEVEL = 0.05
+MOST_POINTS = 1000  # of which silhouettes are taken
+STATISTICS = ("replication", "separation")
+
+Fitted = Any  # a fitted method: predict, transform
+FitImages = Callable[[NDArray[Any], int], Fitted]
+Statistics = dict[str, float]
+
+
+def half_and_half(images: NDArray[Any], patients: NDArray[np.str_], fit: FitImages, seed: int) -> Statistics:
+    """Fit on each half of the patients; return ``replication`` and ``separation``, see the module.
+
+    ``images`` (N, C, ...), ``patients`` (N,), ``fit(images, seed)`` returns a fitted method.
+    """
+    first = some_patients(patients, 0.5, seed)
+    one, two = fit(images[first], 2 * seed), fit(images[~first], 2 * seed + 1)
+    z, labels = one.transform(images[~first]), one.predict(images[~first])
+    return {
+        "replication": float(adjusted_rand_score(one.predict(images), two.predict(images))),
+        "separation": _silhouette(z[:MOST_POINTS], labels[:MOST_POINTS]),
+    }
+
+
+def _silhouette(z: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Compare directions from the mean, as readers do; one cluster only is no separation."""
+    if not 1 < len(np.unique(labels)) < len(labels):
+        return 0.0
+    centred = z - z.mean(0)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    return float(silhouette_score(centred / np.where(lengths > 0, lengths, 1), labels))
+
+
+def real_splits(images: NDArray[Any], patients: NDArray[np.str_], fit: FitImages, number: int) -> Statistics:
+    """Statistics of split ``number`` of the real images."""
+    return half_and_half(images, patients, fit, number)
+
+
+def surrogate_split(images: NDArray[Any], patients: NDArray[np.str_], fit: FitImages, number: int) -> Statistics:
+    """Statistics of surrogate ``number``; it has as many images, of as many patients, as the real ones."""
+    drawn = surrogate_images(images, len(images), 1000 + number)
+    return half_and_half(drawn, patients, fit, 1000 + number)
+
+
+def null_test(real: list[Statistics], surrogates: list[Statistics]) -> dict[str, Any]:
+    """Compare the real splits with those of surrogates.
+
+    Returns per statistic ``real`` (mean over the splits), ``surrogates`` (list) and ``p``, the share of surrogates and
+    the real images together that are at least as good as the real ones: (1 + at least as good) / (1 + surrogates);
+    and ``p``, the larger of them, and ``passed``: p at most .05, which needs at least 19 surrogates.
+    """
+    found: dict[str, Any] = {}
+    for name in STATISTICS:
+        value = float(np.mean([one[name] for one in real]))
+        others = [one[name] for one in surrogates]
+        p = (1 + sum(other >= value for other in others)) / (1 + len(others))
+        found[name] = {"real": value, "surrogates": others, "p": p}
+    p = max(found[name]["p"] for name in STATISTICS)
+    return found | {"p": p, "passed": p <= LEVEL}

@@ -1,0 +1,160 @@
+"""The refits that validation needs, each kept on disk when done, so that it can be stopped and continued."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from medstrata.evidence.validity import null
+from medstrata.evidence.validity.stability import KINDS, PART, Refit, some_patients
+from medstrata.images.plan import Plan, load_plan
+from medstrata.methods.method import ClusteringMethod
+from medstrata.pipeline.fitting import average_rows, clustered, method_of
+from medstrata.pipeline.patients import patients_of
+from medstrata.run import Progress, RunFolder, atomic, digest, read_json, write_json
+
+MOST_IMAGES = 5000  # that refits are made on and compared over; patients are drawn, none is split
+MOST_IN_NULL = 2000
+SHORTER = 0.5  # of the epochs of a fit, in the short fits of the null
+FOLDER = "validation"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is refitted: images ``X`` of ``image_of`` (R,), rows of up to 5,000 images.
+
+    ``image_ids``, ``patients``, ``reference`` (N,): the images, their patients and clusters.
+    """
+
+    X: NDArray[Any]
+    image_of: NDArray[np.int64]
+    image_ids: NDArray[np.str_]
+    patients: NDArray[np.str_]
+    reference: NDArray[np.int64]
+    plan: Plan
+    device: str
+
+    def rows(self, images: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the rows of ``X`` that belong to some of the images (N,)."""
+        return images[self.image_of]
+
+
+def material_of(out: Path, device: str) -> Material:
+    """Draw the images that validation works on from a run folder: all of them, or those of a part of the patients."""
+    table = pq.read_table(out / "assignments.parquet", columns=["image_id", "nearest"])
+    ids = np.array(table["image_id"].to_pylist(), dtype=np.str_)
+    patients = patients_of(out, ids.tolist())
+    plan = load_plan(out / "plan.json")
+    chosen = some_patients(patients, min(1.0, MOST_IMAGES / len(ids)), plan.seed)
+    place = {image_id: number for number, image_id in enumerate(ids[chosen])}
+    of_row = pq.read_table(out / "images.parquet", columns=["image_id"])["image_id"].to_pylist()
+    image_of = np.array([place.get(image_id, -1) for image_id in of_row])
+    rows = np.flatnonzero(image_of >= 0)
+    reference = np.asarray(table["nearest"])[chosen].astype(np.int64)
+    plan = replace(plan, n_clusters=int(read_json(out / "model.json")["n_clusters"]))  # "auto" is settled by now
+    X = clustered(out, plan.method)
+    X = X if len(rows) == len(X) else np.asarray(X[rows])
+    return Material(X, image_of[rows], ids[chosen], patients[chosen], reference, plan, device)
+
+
+def open_folder(out: Path, *settings: Any) -> Path:
+    """Return ``OUT/validation``, emptied where it holds results of another fit or other settings."""
+    folder = out / FOLDER
+    token = digest(RunFolder(out).token("assign"), *settings)
+    kept = folder / "token.json"
+    if not kept.exists() or read_json(kept) != token:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(kept, token)
+    return folder
+
+
+def refits(material: Material, folder: Path, count: int, progress: Progress) -> list[Refit]:
+    """Make ``count`` refits of each kind, or read those that are there."""
+    found = []
+    for number in range(count):
+        for kind in KINDS:
+            seed = material.plan.seed + 1 + number
+            share = PART if kind == "patients" else 1.0
+            seen = some_patients(material.patients, share, seed)
+            file = folder / f"refit-{kind}-{number}.npy"
+            if not file.exists():
+                name = f"refit {2 * number + KINDS.index(kind) + 1} of {2 * count}"
+                labels = _refit(material, seen, seed + (count if kind == "patients" else 0), _named(progress, name))
+                with atomic(file) as part, open(part, "wb") as stream:
+                    np.save(stream, labels)
+            found.append(Refit(kind, np.load(file), seen))
+    return found
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    return lambda what, done, total: progress(f"{name}: {what}", done, total)
+
+
+def _refit(material: Material, seen: NDArray[np.bool_], seed: int, progress: Progress) -> NDArray[np.int64]:
+    method = _fitted(replace(material.plan, seed=seed), material.device, material.X[material.rows(seen)], progress)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        soft = method.predict_proba(material.X)
+    _, means = average_rows(material.image_of, soft)
+    labels: NDArray[np.int64] = means.argmax(1)
+    return labels
+
+
+def _fitted(plan: Plan, device: str, images: NDArray[Any], progress: Progress) -> ClusteringMethod:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the refit's own clusters: they are not the result
+        return method_of(plan, device).fit(images, progress=progress)
+
+
+def null_statistics(
+    material: Material, folder: Path, surrogates: int, progress: Progress
+) -> tuple[list[null.Statistics], list[null.Statistics]]:
+    """Return the statistics of splits of the real images and of ``surrogates`` images without groups."""
+    part = some_patients(material.patients, min(1.0, MOST_IN_NULL / len(material.X)), material.plan.seed)
+    rows = material.rows(part)
+    images, patients = np.asarray(material.X[rows]), material.patients[material.image_of[rows]]
+    plan = shorter(material.plan)
+
+    def fit(some: NDArray[Any], seed: int) -> ClusteringMethod:
+        return _fitted(replace(plan, seed=seed), material.device, some, lambda *_: None)
+
+    splits: list[tuple[str, Callable[[int], null.Statistics], int]] = [
+        ("real images", lambda number: null.real_splits(images, patients, fit, number), null.SPLITS),
+        ("images without groups", lambda number: null.surrogate_split(images, patients, fit, number), surrogates),
+    ]
+    return tuple(  # type: ignore[return-value]
+        list(_kept(folder, name, work, count, progress)) for name, work, count in splits
+    )
+
+
+def _kept(
+    folder: Path, name: str, work: Callable[[int], null.Statistics], count: int, progress: Progress
+) -> Iterable[null.Statistics]:
+    """Yield ``count`` results of ``work``, each written when done and read when there."""
+    for number in range(count):
+        file = folder / f"{name.replace(' ', '-')}-{number}.json"
+        if not file.exists():
+            progress(f"null: {name}", number, count)
+            write_json(file, work(number))
+        yield read_json(file)
+
+
+def shorter(plan: Plan) -> Plan:
+    """Return the plan of a short fit: half of the epochs, and one run where several are fused."""
+    usual = method_of(plan, "cpu").get_params(deep=False)
+    settings: dict[str, Any] = dict(plan.settings)
+    if (training := usual.get("training")) is not None:
+        half = {name: max(1, round(SHORTER * getattr(training, name))) for name in ("warmup_epochs", "epochs")}
+        half["warmup_steps"] = round(SHORTER * training.warmup_steps)
+        settings["training"] = {**settings.get("training", {}), **half}
+    if usual.get("runs", 1) > 1:
+        settings["runs"] = 1
+    return replace(plan, settings=settings)

@@ -1,0 +1,99 @@
+"""Whether the clusters are to be believed (``validation.json``): sentences, a table and figures for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medstrata.report.validity_figures import consensus_figure, null_figure, number_figure
+
+RECOVERY = ("seeds", "patients")
+
+
+@dataclass(frozen=True)
+class ClusterVerdict:
+    """One row of the table: Jaccard indices in words ("" where unknown), ``verdict`` and its sentence."""
+
+    number: int
+    supported: bool
+    recovery: list[str]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Validity:
+    """What the report says of ``validation.json``; figures are data URIs, "" where there is nothing to draw."""
+
+    provisional: bool
+    supported: bool
+    sentence: str
+    clusters: list[ClusterVerdict]
+    numbers: list[tuple[str, str]] = field(default_factory=list)
+    null: str = ""
+    consensus: str = ""
+    cluster_number: str = ""
+    cluster_number_sentence: str = ""
+
+
+def read_validity(found: Mapping[str, Any] | None, folder: Path) -> Validity | None:
+    """Return what the report shows of ``validation.json`` and of ``validation/`` (``folder``), None without it."""
+    if not found:
+        return None
+    clusters = [_row(entry) for entry in found["clusters"]]
+    number = found.get("n_clusters") or {}
+    return Validity(
+        found["provisional"],
+        found["supported"],
+        found["sentence"],
+        clusters,
+        _numbers(found["stability"], found["null"]),
+        null_figure(found["null"]) if found["null"] else "",
+        _consensus(folder),
+        number_figure(number) if number.get("curves") else "",
+        number.get("sentence", ""),
+    )
+
+
+def _row(entry: Mapping[str, Any]) -> ClusterVerdict:
+    recovery = [_two_digits(entry["recovery"][kind]) for kind in RECOVERY]
+    return ClusterVerdict(entry["cluster"], entry["supported"], recovery, entry["sentence"])
+
+
+def _two_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _numbers(stability: Mapping[str, Any], null: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """List what was measured, with its value, in the order in which it is to be read."""
+    refits = stability["refits"]
+    rows = [
+        ("Agreement of fits with other random numbers", stability["seeds"]["ari"], refits["seeds"]),
+        ("Agreement of fits on other patients", stability["patients"]["ari"], refits["patients"]),
+        ("Agreement on patients that a fit did not see", stability["patients"]["new"], refits["patients"]),
+    ]
+    shown = [
+        (name, f"adjusted Rand index {value['mean']:.2f}, lowest {value['lowest']:.2f}, of {count} refits")
+        for name, value, count in rows
+        if value["mean"] is not None
+    ]
+    if null:
+        names = {"replication": "Found again in the other half of the patients", "separation": "Separation"}
+        shown += [(name, _beside_the_null(null[key])) for key, name in names.items()]
+    return shown
+
+
+def _beside_the_null(found: Mapping[str, Any]) -> str:
+    low, high = min(found["surrogates"]), max(found["surrogates"])
+    return f"{found['real']:.2f}; in images without groups {low:.2f} to {high:.2f}; p = {found['p']:.2f}"
+
+
+def _consensus(folder: Path) -> str:
+    files = [folder / name for name in ("consensus_matrix.npy", "consensus_clusters.npy")]
+    if not all(file.is_file() for file in files):
+        return ""
+    matrix, clusters = (np.load(file, allow_pickle=False) for file in files)
+    return consensus_figure(matrix, clusters)

@@ -1,0 +1,72 @@
+"""The null of images without groups, with a method that needs no training: means over quadrants and k-means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medstrata.evidence.validity.null import STATISTICS, null_test, real_splits, surrogate_split
+from medstrata.methods.principal import PrincipalComponents
+
+PATIENTS = np.array([f"p{number}" for number in range(120)])
+
+
+def fit(images: np.ndarray, seed: int) -> Any:
+    return PrincipalComponents(2, random_state=seed, device="cpu").fit(images)
+
+
+def images(groups: bool, seed: int = 0) -> np.ndarray:
+    """Images (120, 1, 6, 6) of noise; in half of them a bright corner where ``groups``."""
+    random = np.random.default_rng(seed)
+    pixels = random.normal(100, 10, (120, 1, 6, 6))
+    if groups:
+        pixels[::2, :, :3, :3] += 40
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def test_planted_groups_beat_images_without() -> None:
+    real = [real_splits(images(True), PATIENTS, fit, number) for number in range(3)]
+    surrogates = [surrogate_split(images(True), PATIENTS, fit, number) for number in range(19)]
+    found = null_test(real, surrogates)
+    assert found["passed"]
+    assert found["p"] == 0.05
+    assert found["replication"]["real"] > 0.9
+
+
+def test_noise_does_not() -> None:
+    real = [real_splits(images(False), PATIENTS, fit, number) for number in range(3)]
+    surrogates = [surrogate_split(images(False), PATIENTS, fit, number) for number in range(19)]
+    assert not null_test(real, surrogates)["passed"]
+
+
+def test_the_rank_is_counted_with_the_real_images() -> None:
+    real = [dict.fromkeys(STATISTICS, 0.5), dict.fromkeys(STATISTICS, 0.7)]
+    surrogates = [{"replication": value, "separation": 0.0} for value in (0.1, 0.6, 0.7, 0.2)]
+    found = null_test(real, surrogates)
+    assert found["replication"]["p"] == pytest.approx(3 / 5)  # 0.6 is as good as the mean, 0.7 better, and the real
+    assert found["separation"]["p"] == pytest.approx(1 / 5)
+    assert found["p"] == pytest.approx(3 / 5)
+
+
+def test_eighteen_surrogates_cannot_pass() -> None:
+    best, none = dict.fromkeys(STATISTICS, 1.0), dict.fromkeys(STATISTICS, 0.0)
+    assert not null_test([best], [none] * 18)["passed"]
+    assert null_test([best], [none] * 19)["passed"]
+
+
+def test_patients_stay_on_one_side() -> None:
+    patients = np.repeat([f"p{number}" for number in range(12)], 10)
+    seen: list[set[int]] = []
+    pixels = np.zeros((120, 1, 4, 4), dtype=np.uint8)
+    pixels[:, 0, 0, 0] = np.repeat(np.arange(12), 10) + 1
+    pixels[:, 0, 1:, 1:] = np.random.default_rng(0).integers(0, 200, (120, 3, 3))
+
+    def spy(some: np.ndarray, seed: int) -> Any:
+        seen.append(set(some[:, 0, 0, 0].tolist()))
+        return fit(some, seed)
+
+    real_splits(pixels, patients, spy, 0)
+    assert len(seen[0]) == len(seen[1]) == 6
+    assert not seen[0] & seen[1]

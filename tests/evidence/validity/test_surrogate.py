@@ -1,0 +1,58 @@
+"""Surrogate images: mean and covariance of the images, no groups, the same type and range."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import kstest
+
+from medstrata.evidence.validity import surrogate
+from medstrata.evidence.validity.surrogate import surrogate_images
+
+
+def two_groups(count: int = 400) -> np.ndarray:
+    """Images (N, 1, 2, 2) of two kinds: left half bright or dark."""
+    random = np.random.default_rng(0)
+    images = random.normal(100, 2, (count, 1, 2, 2))
+    images[: count // 2, :, :, 0] += 60
+    return images
+
+
+def test_mean_and_covariance_are_those_of_the_images() -> None:
+    images = two_groups()
+    drawn = surrogate_images(images, 20_000, 1).reshape(20_000, -1)
+    flat = images.reshape(len(images), -1)
+    assert np.allclose(drawn.mean(0), flat.mean(0), atol=1.5)
+    assert np.allclose(np.cov(drawn.T), np.cov(flat.T), rtol=0.1, atol=5)
+
+
+def test_there_is_one_group_where_there_were_two() -> None:
+    images = two_groups()
+    drawn = surrogate_images(images, 2000, 1)[:, 0, 0, 0]
+    real = images[:, 0, 0, 0]
+    assert kstest((real - real.mean()) / real.std(), "norm").pvalue < 1e-6
+    assert kstest((drawn - drawn.mean()) / drawn.std(), "norm").pvalue > 0.01
+
+
+def test_integers_come_back_rounded_and_in_range() -> None:
+    images = two_groups().round().astype(np.uint8)
+    drawn = surrogate_images(images, 500, 2)
+    assert drawn.dtype == np.uint8
+    assert drawn.min() >= images.min()
+    assert drawn.max() <= images.max()
+
+
+def test_blocks_of_pixels_change_nothing(monkeypatch: object) -> None:
+    images = two_groups(20)
+    whole = surrogate_images(images, 5, 3)
+    monkeypatch.setattr(surrogate, "VALUES_AT_ONCE", 50)  # type: ignore[attr-defined]
+    assert np.allclose(surrogate_images(images, 5, 3), whole)
+
+
+def test_the_seed_decides() -> None:
+    images = two_groups(20)
+    assert np.array_equal(surrogate_images(images, 5, 3), surrogate_images(images, 5, 3))
+    assert not np.array_equal(surrogate_images(images, 5, 3), surrogate_images(images, 5, 4))
+
+
+def test_one_image_gives_copies_of_it() -> None:
+    assert np.allclose(surrogate_images(two_groups()[:1], 3, 0), two_groups()[:1])

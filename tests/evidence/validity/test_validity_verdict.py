@@ -1,0 +1,78 @@
+"""Verdicts in words: what is needed to call clusters supported, and what is said where it is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from medstrata.evidence.validity.verdict import judge
+
+PASSED = {
+    "passed": True,
+    "p": 0.05,
+    "replication": {"real": 0.9, "surrogates": [0.1] * 19, "p": 0.05},
+    "separation": {"real": 0.5, "surrogates": [0.1] * 19, "p": 0.05},
+}
+
+
+def measured(seeds: float = 0.9, patients: float = 0.9, count: int = 3, recovery: Any = (0.9, 0.9)) -> dict[str, Any]:
+    return {
+        "refits": {"seeds": count, "patients": count},
+        "seeds": {"ari": {"mean": seeds}},
+        "patients": {"ari": {"mean": patients}},
+        "recovery": {"seeds": list(recovery), "patients": list(recovery)},
+    }
+
+
+def test_all_conditions_met() -> None:
+    found = judge(measured(), PASSED, [10, 20])
+    assert found["supported"]
+    assert found["sentence"] == "All 2 clusters are supported."
+    assert [one["supported"] for one in found["clusters"]] == [True, True]
+    assert found["clusters"][1]["sentence"] == (
+        "Cluster 1 is stable: found again with a Jaccard index of 0.90 with other random numbers and 0.90 on other "
+        "patients."
+    )
+
+
+@pytest.mark.parametrize(
+    ("stability", "null", "words"),
+    [
+        (measured(count=2), PASSED, "fewer than three refits"),
+        (measured(count=0), PASSED, "fewer than three refits"),
+        (measured(seeds=0.5), PASSED, "other random numbers give other clusters (adjusted Rand index 0.50)"),
+        (measured(patients=0.5), PASSED, "on other patients give other clusters"),
+        (measured(), None, "images without groups were not tried"),
+        (
+            measured(),
+            PASSED | {"passed": False, "p": 0.2, "separation": {"real": 0.5, "surrogates": [0.6] * 3, "p": 1.0}},
+            "are as far apart in 3 of 3 trials",
+        ),
+    ],
+)
+def test_each_condition_is_needed(stability: dict[str, Any], null: Any, words: str) -> None:
+    found = judge(stability, null, [10, 20])
+    assert not found["supported"]
+    assert words in found["sentence"]
+    assert found["sentence"].startswith("No clusters are supported: ")
+    assert not any(one["supported"] for one in found["clusters"])
+
+
+def test_too_few_surrogates_are_said() -> None:
+    few = {name: {"real": 0.9, "surrogates": [0.1] * 5, "p": 1 / 6} for name in ("replication", "separation")}
+    assert "only 5 surrogates" in judge(measured(), {"passed": False, "p": 1 / 6, **few}, [1, 2])["sentence"]
+
+
+def test_one_cluster_of_several() -> None:
+    found = judge(measured(recovery=(0.9, 0.65, 0.3, None)), PASSED, [10, 20, 5, 0])
+    assert found["sentence"] == "1 of 4 clusters are supported; not supported: 1, 2, 3."
+    words = [one["sentence"] for one in found["clusters"]]
+    assert "doubtful" in words[1]
+    assert "not stable" in words[2]
+    assert words[3] == "Cluster 3 is empty."
+
+
+def test_a_whole_without_a_single_stable_cluster_is_not_supported() -> None:
+    found = judge(measured(recovery=(0.5, 0.5)), PASSED, [10, 20])
+    assert not found["supported"]
