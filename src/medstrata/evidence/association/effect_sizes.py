@@ -23,14 +23,16 @@ def cramers_v(table: ArrayLike) -> float:
 
 
 def epsilon_squared(values: ArrayLike, groups: ArrayLike) -> float:
-    """Return H / (n - 1) of Kruskal and Wallis: the share of the ranks' variance that lies between groups, 0 to 1.
+    """Return (H - K + 1) / (n - K), 0 where that is negative: the share of the ranks' variance between groups, 0 to 1.
 
-    ``values`` (n,) finite, ``groups`` (n,). Source: Tomczak, Tomczak, Trends in Sport Sciences 21, 2014.
+    H is that of Kruskal and Wallis. This is Kelley's epsilon squared of the ranks, free of the bias of H / (n - 1),
+    which is about (K - 1) / (n - 1) where nothing differs. ``values`` (n,) finite, ``groups`` (n,). Sources: Kelley,
+    PNAS 21, 1935; Cohen, Explaining psychological statistics, 2008 (there eta squared of H).
     """
     x = np.asarray(values, dtype=np.float64)
     order = np.argsort(x, kind="stable")
     names, group = np.unique(np.asarray(groups)[order], return_inverse=True)
-    return float(rank_effect(x[order], np.eye(len(names))[group], np.ones((1, len(x))))[0])
+    return float(kruskal(x[order], np.eye(len(names))[group], np.ones((1, len(x))))[1][0])
 
 
 def omega_squared(values: ArrayLike, groups: ArrayLike) -> float:
@@ -66,13 +68,16 @@ def welch(x: Floats, member: Floats, counts: Floats) -> tuple[Floats, Floats]:
     return statistic, above / (above + sizes.sum(1))
 
 
-def rank_effect(x: Floats, member: Floats, counts: Floats) -> Floats:
-    """Return epsilon squared (D,) of D samples; ``x`` (n,) ascends."""
+def kruskal(x: Floats, member: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """Return Kruskal and Wallis's H, corrected for ties, and epsilon squared (D,) of D samples; ``x`` (n,) ascends."""
     centred = centred_ranks(x, counts)
-    sizes = counts @ member
+    sizes, n = counts @ member, counts.sum(1)
     between = (((counts * centred) @ member) ** 2 / np.maximum(sizes, 1)).sum(1)
     total = (counts * centred**2).sum(1)
-    return np.asarray(between / np.where(total > 0, total, 1))
+    statistic = (n - 1) * between / np.where(total > 0, total, 1)
+    groups = (sizes > 0).sum(1)
+    effect = (statistic - (groups - 1)) / np.maximum(n - groups, 1)
+    return statistic, effect.clip(0, 1)
 
 
 def centred_ranks(x: Floats, counts: Floats) -> Floats:
