@@ -1,4 +1,4 @@
-"""The tests of one variable: the same numbers as scipy and statsmodels, the stated rule, p-values that keep their level."""
+"""The tests of one variable: the numbers of scipy and statsmodels, the stated rule, p-values that keep their level."""
 
 from __future__ import annotations
 
