@@ -85,8 +85,8 @@ def read_clinical_table(path: Path | str, catalog: pa.Table, sources: pa.Table) 
     if not rows:
         raise InputError(
             f"{path}: none of the {len(table.rows)} rows has an id of this run in the column {names[key]}. Is it the "
-            "table of another study? Pseudonyms go in the column patient, original ids in patient_id. They must agree to "
-            "the letter; spreadsheets remove leading zeros."
+            "table of another study? Pseudonyms go in the column patient, original ids in patient_id. They must "
+            "agree to the letter; spreadsheets remove leading zeros."
         )
     kept = replace(table, rows=[table.rows[row] for row in rows], lines=[table.lines[row] for row in rows])
     patients = np.array([units[row] for row in rows], dtype=np.str_)
