@@ -153,7 +153,7 @@ def read_column(path: Path, sources: pa.Table, wanted: str) -> dict[str, str]:
     for key, image_id in zip(sources[column].to_pylist(), sources["image_id"].to_pylist(), strict=True):
         images_of.setdefault(key, []).append(image_id)
     if column == "file":
-        rows = [replace(row, key=_as_listed(row.key, images_of)) for row in rows]
+        rows = [replace(row, key=as_listed(row.key, images_of)) for row in rows]
     _check_repeats(path, column, wanted, rows)
     unknown = [row.line for row in rows if row.key not in images_of]
     if unknown:
@@ -223,7 +223,7 @@ def _columns(path: Path, names: Sequence[str], wanted: str) -> tuple[int, int]:
     return key, names.index(wanted)
 
 
-def _as_listed(name: str, listed: Container[str]) -> str:
+def as_listed(name: str, listed: Container[str]) -> str:
     """Return ``name`` in the form in which the run lists its files: portable, / between folders, no leading ./"""
     forms = [name, portable_name(name), portable_name(name.replace("\\", "/").removeprefix("./"))]
     return next((form for form in forms if form in listed), name)
