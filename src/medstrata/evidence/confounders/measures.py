@@ -84,9 +84,17 @@ def margin(grey: Greys) -> Masks:
     constant: Masks = np.asarray(grey == _corner_value(grey).reshape(-1, *[1] * (grey.ndim - 1)))
     found = np.zeros_like(constant)
     for axis in range(1, grey.ndim):
-        found |= np.logical_and.accumulate(constant, axis=axis)
-        found |= np.flip(np.logical_and.accumulate(np.flip(constant, axis), axis=axis), axis)
+        for ahead, into in ((constant, found), (np.flip(constant, axis), np.flip(found, axis))):
+            into |= _unbroken(ahead, axis)
     return found
+
+
+def _unbroken(constant: Masks, axis: int) -> Masks:
+    """Return where ``constant`` (n, ...) has been true from the start of ``axis`` on."""
+    side = constant.shape[axis]
+    run = np.where(constant.all(axis, keepdims=True), side, constant.argmin(axis, keepdims=True))
+    places = np.arange(side).reshape(-1, *[1] * (constant.ndim - 1 - axis))
+    return np.asarray(places < run)
 
 
 def _corner_value(grey: Greys) -> Greys:
@@ -99,22 +107,19 @@ def _corner_value(grey: Greys) -> Greys:
 
 def sharpness(grey: Greys, padding: Masks) -> Floats:
     """Return mean absolute horizontal difference over standard deviation (n,), both outside the ``padding``."""
-    steps = np.abs(np.diff(grey, axis=-1)).astype(np.float64)
     inside = ~padding
     pairs = inside[..., 1:] & inside[..., :-1]
-    spread = np.sqrt(_mean(_centred(grey, inside) ** 2, inside))
-    return _mean(steps, pairs) / np.where(spread > 0, spread, 1)
+    centred = grey - _mean(grey, inside).reshape(-1, *[1] * (grey.ndim - 1)).astype(np.float32)
+    spread = np.sqrt(_mean(centred**2, inside))
+    steps = _mean(np.abs(np.diff(grey, axis=-1)), pairs)
+    return steps / np.where(spread > 0, spread, 1)
 
 
-def _centred(grey: Greys, inside: Masks) -> Floats:
-    return np.asarray(grey - _mean(grey, inside).reshape(-1, *[1] * (grey.ndim - 1)), dtype=np.float64)
-
-
-def _mean(values: NDArray[np.floating], inside: Masks) -> Floats:
+def _mean(values: Greys, inside: Masks) -> Floats:
     """Return the means (n,) of ``values`` (n, ...) where ``inside``; 0 where that is nowhere."""
     axes = tuple(range(1, values.ndim))
-    total = np.where(inside, values, 0).sum(axes, dtype=np.float64)
-    return np.asarray(total / np.maximum(inside.sum(axes), 1), dtype=np.float64)
+    total = (values * inside).sum(axes, dtype=np.float64)
+    return np.asarray(total / np.maximum(np.count_nonzero(inside, axis=axes), 1))
 
 
 def noise_level(grey: Greys, padding: Masks) -> Floats:
