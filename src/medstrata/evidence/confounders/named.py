@@ -115,13 +115,14 @@ def _described(cluster: int, column: TechnicalColumn, members: Masks, accuracy: 
         values, share, elsewhere = _values(texts, members)
         if (share + 1 - elsewhere) / 2 >= PLAIN:
             much = "mostly images" if share >= 0.5 else "for a large part images"
-            words = f"Cluster {cluster} is {much} {_of(column, values)} ({share:.0%} of it, {elsewhere:.0%} elsewhere)."
-            return {"share": share, "elsewhere": elsewhere, "sentence": words.replace("%", " %")}
+            shares = f"{100 * share:.0f} % of it, {100 * elsewhere:.0f} % elsewhere"
+            sentence = f"Cluster {cluster} is {much} {_of(column, values)} ({shares})."
+            return {"share": share, "elsewhere": elsewhere, "sentence": sentence}
     elif column.numeric:
         auc = _auc(np.asarray(column.values, dtype=np.float64), members)
         if max(auc, 1 - auc) >= PLAIN:
             low, high = LOW_AND_HIGH.get(column.key, (f"of low {column.label}", f"of high {column.label}"))
-            words = f"Cluster {cluster} holds the images {high if auc > 0.5 else low}"
+            words = f"Cluster {cluster} holds mostly images {high if auc > 0.5 else low}"
             return {"auc": auc, "sentence": f"{words} ({column.label}: AUC {max(auc, 1 - auc):.2f} against the rest)."}
     return {"sentence": _generic(cluster, f"the {column.label}", accuracy)}
 
