@@ -66,6 +66,8 @@ def test_few_numbers_are_spoken_of_by_their_values() -> None:
 def test_several_values_make_one_sentence() -> None:
     values = ["B"] * 20 + ["C"] * 28 + ["A"] * 2 + ["A"] * 49 + ["C"]
     assert sentence(values) == "Cluster 0 is mostly images of the scanner 'C' or 'B' (96 % of it, 2 % elsewhere)."
+    three = ["B"] * 15 + ["C"] * 20 + ["D"] * 15 + ["A"] * 50
+    assert "of the scanner 'C', 'B' or 'D' (100 % of it, 0 % elsewhere)" in sentence(three)
     spread = [f"s{n}" for n in range(50)] + ["A"] * 50
     assert sentence(spread) == (
         "Cluster 0 can be told from the others by the scanner (balanced accuracy 0.95, by chance 0.50)."

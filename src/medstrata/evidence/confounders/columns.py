@@ -57,7 +57,7 @@ LOW_AND_HIGH = {
     "rows": ("with few rows", "with many rows"),
     "columns": ("with few columns", "with many columns"),
     "sharpness": ("that are blurred", "that are sharp or noisy"),
-    "noise": ("that are smooth", "that are noisy"),
+    "noise": ("that are smooth or blurred", "that are noisy or finely textured"),
     "padding": ("with little padding", "with much padding"),
     "coverage": ("with little in front of the background", "that are filled"),
     "mean_intensity": ("that are dark", "that are bright"),

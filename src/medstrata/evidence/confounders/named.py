@@ -133,7 +133,8 @@ def _generic(cluster: int, by: str, accuracy: float) -> str:
 
 def _of(column: TechnicalColumn, values: Sequence[str]) -> str:
     quoted = [value if column.numeric or column.key == "site" else f"'{value}'" for value in values]
-    return f"{OF_VALUES.get(column.key, f'with the {column.label}')} {' or '.join(quoted)}"
+    listed = " or ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
+    return f"{OF_VALUES.get(column.key, f'with the {column.label}')} {listed}"
 
 
 def _values(texts: NDArray[np.str_], members: Masks) -> tuple[list[str], float, float]:
