@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 from command_line import medstrata
 from dicom_factory import dataset, save, straight, write_series
+from medstrata.evidence.confounders.confounders import find_confounders
+from medstrata.evidence.confounders.measures import measure_pixels
+from medstrata.evidence.confounders.technical import read_technical
 
 pytestmark = pytest.mark.usefixtures("quick_fits")
 
@@ -83,6 +87,24 @@ def test_private_has_what_the_user_needs_to_go_back(run: tuple[Path, str, str]) 
     rows = pq.read_table(out / "private" / "sources.parquet").to_pylist()
     assert {row["patient_id"] for row in rows if row["patient_id"]} >= {f"{PATIENT}-{n}" for n in range(6)}
     assert all((out.parent / FOLDER / row["file"]).exists() for row in rows)
+
+
+def test_site_and_date_are_private_and_come_out_as_number_and_rank(run: tuple[Path, str, str]) -> None:
+    import pyarrow.parquet as pq
+
+    out, _, _ = run
+    rows = pq.read_table(out / "private" / "sources.parquet").to_pylist()
+    assert {(row["institution"], row["study_date"]) for row in rows if row["patient_id"]} >= {("Zzyzxowa Clinic", DATE)}
+    ids = pq.read_table(out / "assignments.parquet")["image_id"].to_pylist()
+    measures = measure_pixels(
+        np.load(out / "pixels.npy", mmap_mode="r"), pq.read_table(out / "images.parquet")["image_id"].to_pylist()
+    )
+    columns = read_technical(out, ids, measures, "subtypes")
+    known = {column.key: set(column.values.tolist()) for column in columns if column.key in ("site", "study_date")}
+    assert known == {"site": {"site 1"}, "study_date": {1.0}}
+    found = find_confounders(columns, np.arange(len(ids)) % 2, ids)
+    written = json.dumps([found, [column.values.tolist() for column in columns]]).lower().encode()
+    assert not [secret for secret in SECRETS if secret in written]
 
 
 def test_what_is_said_on_the_way_holds_no_patient_data(run: tuple[Path, str, str]) -> None:

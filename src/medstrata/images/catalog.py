@@ -200,7 +200,7 @@ def _image_ids(ordered: Sequence[Found], salt: str) -> list[str]:
 
 
 def _frame_of(skipped: SkippedFile) -> FrameSource:
-    return FrameSource(**{name: getattr(skipped, name) for name in _FRAME_FIELDS if name != "frame"})
+    return FrameSource(**{name: getattr(skipped, name) for name in _FRAME_FIELDS if hasattr(skipped, name)})
 
 
 def _row(one: Found, image_id: str, first: FrameSource, salt: str) -> dict[str, Any]:

@@ -138,6 +138,8 @@ def _frames(file: BinaryIO, name: str, size: int | None) -> list[FrameHeader | S
         study_uid=values.text("StudyInstanceUID"),
         series_uid=values.text("SeriesInstanceUID"),
         instance_uid=values.text("SOPInstanceUID"),
+        institution=values.text("InstitutionName"),
+        study_date=values.text("StudyDate") or values.text("AcquisitionDate"),
     )
     code = _reason_to_skip(header, values, modality, size)
     if not code:

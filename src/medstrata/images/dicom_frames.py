@@ -26,7 +26,8 @@ HEADER_TAGS = PLANE_TAGS + tags(
     MagneticFieldStrength SliceThickness EchoTime DiffusionBValue DiffusionGradientOrientation
     TemporalPositionIdentifier TriggerTime AcquisitionNumber AcquisitionDateTime AcquisitionTime BurnedInAnnotation
     NumberOfFrames Rows Columns SamplesPerPixel BitsAllocated BitsStored PixelRepresentation
-    PhotometricInterpretation RescaleSlope RescaleIntercept ModalityLUTSequence DirectoryRecordSequence"""
+    PhotometricInterpretation RescaleSlope RescaleIntercept ModalityLUTSequence DirectoryRecordSequence
+    InstitutionName StudyDate AcquisitionDate"""
 )
 
 UNIT_TOLERANCE = 0.01  # how far direction cosines may be from unit length and from a right angle

@@ -18,7 +18,8 @@ class FrameSource:
     """Where one 2-D frame (or a whole NIfTI / raster file) of an image is found.
 
     ``file`` is relative to INPUT in portable form (see ``sources.portable_name``); ``frame`` is the 0-based frame of
-    a multi-frame file, the page of a TIFF, the row of an array, and 0 otherwise. Original ids are "" where unknown.
+    a multi-frame file, the page of a TIFF, the row of an array, and 0 otherwise. Original ids are "" where unknown, and
+    so are ``institution`` and ``study_date`` (YYYYMMDD as DICOM has it).
     """
 
     file: str
@@ -27,6 +28,8 @@ class FrameSource:
     study_uid: str = ""
     series_uid: str = ""
     instance_uid: str = ""
+    institution: str = ""
+    study_date: str = ""
 
 
 @dataclass(slots=True)

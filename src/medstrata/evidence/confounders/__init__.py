@@ -1,0 +1,1 @@
+"""Do the clusters go with how the images were made? Technical columns, measures of the pixels, tests and sentences."""
