@@ -15,6 +15,14 @@ from numpy.typing import NDArray
 from medstrata.images.records import ImageRecord
 
 SECRET = "DOE^JANE"  # stands in every file of private/ and must never reach the page
+NO_STABILITY: dict[str, Any] = {
+    "refits": {"seeds": 0, "patients": 0},
+    "seeds": {"ari": {"mean": None, "lowest": None, "pairs": 0}},
+    "patients": {
+        "ari": {"mean": None, "lowest": None, "pairs": 0},
+        "new": {"mean": None, "lowest": None, "pairs": 0},
+    },
+}
 
 
 @dataclass
@@ -132,7 +140,7 @@ def plan_of(study: Study) -> dict[str, Any]:
         "slices_per_volume": study.slices_per_volume,
         "channels": study.pixels.shape[1],
         "stored_as": str(study.pixels.dtype),
-        "intensity": {"stored": {"low": 0.0, "high": 255.0}},
+        "intensity": {"stored": {"rule": "range", "low": 0.0, "high": 255.0}},
         "method": "dcec",
         "n_clusters": study.n_clusters,
         "batch_size": 64,

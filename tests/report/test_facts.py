@@ -155,15 +155,6 @@ def test_empty_cluster_is_told(tmp_path: Path) -> None:
     assert "3 clusters were asked for, but only 2 hold any images" in found.text
 
 
-def test_clusters_that_follow_the_scanner(tmp_path: Path) -> None:
-    study = run_folder.planted_2d((40, 60, 60))
-    study.headers["manufacturer"] = ["Vendor A"] * 40 + ["Vendor B"] * 60 + ["Vendor C"] * 60
-    study.goal = "subtypes"
-    found = kinds(run_folder.write_run_folder(tmp_path / "out", study))
-    assert found["scanner"].serious and "very strongly together with: manufacturer (1.00)" in found["scanner"].text
-    assert "cluster 0 (Vendor A: 100 % of it, 25 % overall)" in found["one_manufacturer"].text
-
-
 def test_soft_assignments_and_rejected_images(tmp_path: Path) -> None:
     study = run_folder.planted_2d((40, 40))
     study.labels[:20] = -1

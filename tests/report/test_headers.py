@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from numpy.typing import NDArray
-from scipy.stats import chi2_contingency
 
 from medstrata.report.headers import (
     OTHER,
     SHOWN_VALUES,
     Column,
-    associations,
     contingency,
-    cramers_v,
-    dominant_manufacturer,
     header_columns,
     profile,
     provisional_name,
@@ -39,43 +30,6 @@ def catalog(count: int, **columns: list[object]) -> pa.Table:
 def column(key: str, *texts: str) -> Column:
     values = tuple(dict.fromkeys(text for text in texts if text))
     return Column(key, values, np.array([values.index(text) if text else -1 for text in texts]))
-
-
-def naive_v(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Bergsma's formula, line by line, with the chi-square of another library."""
-    table = np.array([[np.sum((first == a) & (second == b)) for b in np.unique(second)] for a in np.unique(first)])
-    n, (r, c) = table.sum(), table.shape
-    phi2 = chi2_contingency(table, correction=False).statistic / n
-    phi2 = max(0.0, phi2 - (r - 1) * (c - 1) / (n - 1))
-    r, c = r - (r - 1) ** 2 / (n - 1), c - (c - 1) ** 2 / (n - 1)
-    return math.sqrt(phi2 / min(r - 1, c - 1))
-
-
-def test_cramers_v_equals_the_formula() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        first = rng.integers(0, 4, 60)
-        second = np.where(rng.random(60) < 0.5, first % 3, rng.integers(0, 3, 60))
-        assert cramers_v(first, second) == pytest.approx(naive_v(first, second), abs=1e-12)
-
-
-def test_cramers_v_at_its_ends() -> None:
-    labels = np.repeat([0, 1, 2], 50)
-    assert cramers_v(labels, 2 - labels) == pytest.approx(1.0)
-    assert cramers_v(labels, np.tile([0, 1], 75)) == 0.0  # independent: the correction takes all of it
-    assert cramers_v(labels, np.arange(150)) == 0.0  # a value of its own for every image tells nothing
-    assert cramers_v(labels, np.zeros(150, dtype=np.int64)) == 0.0
-    assert cramers_v(np.full(5, -1), np.arange(5)) == 0.0  # nothing known
-    half_known = np.where(np.arange(150) % 2 == 0, labels, -1)
-    assert cramers_v(labels, half_known) == pytest.approx(1.0)
-
-
-@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(-1, 3)), max_size=40))
-def test_cramers_v_is_symmetric_and_in_range(pairs: list[tuple[int, int]]) -> None:
-    first = np.array([a for a, _ in pairs], dtype=np.int64)
-    second = np.array([b for _, b in pairs], dtype=np.int64)
-    value = cramers_v(first, second)
-    assert 0.0 <= value <= 1.0 and value == pytest.approx(cramers_v(second, first), abs=1e-6)
 
 
 def test_contingency_counts_pairs() -> None:
@@ -145,23 +99,3 @@ def test_profile_shows_what_stands_out_and_the_main_columns() -> None:
         ("Modality", "CT", 1.0, 1.0, False),
         ("Reconstruction kernel", "sharp", 1.0, 0.5, True),
     ]
-
-
-def test_associations_look_at_the_scanner_alone() -> None:
-    labels = np.repeat([0, 1], 20)
-    columns = [
-        column("modality", *["CT"] * 20, *["MR"] * 20),
-        column("manufacturer", *["Vendor A", "Vendor B"] * 20),
-        column("model", *["One"] * 20, *["Two"] * 20),
-    ]
-    assert [(found.key, round(value, 6)) for found, value in associations(columns, labels)] == [
-        ("model", 1.0),
-        ("manufacturer", 0.0),
-    ]
-
-
-def test_dominant_manufacturer_needs_95_percent_inside_and_less_than_60_overall() -> None:
-    vendor = column("manufacturer", *["Vendor A"] * 20, *["Vendor B"] * 30)
-    assert dominant_manufacturer([vendor], np.arange(50) < 20) == ("Vendor A", 1.0, 0.4)
-    assert dominant_manufacturer([vendor], np.arange(50) < 24) is None  # 20 of 24
-    assert dominant_manufacturer([vendor], np.arange(50) >= 20) is None  # 60 % overall

@@ -54,6 +54,13 @@ def validate(
     surrogates: Annotated[
         int, typer.Option("--surrogates", min=0, help="Sets of images without groups to try the same on.")
     ] = ValidationSettings.surrogates,
+    clinical: Annotated[
+        Path | None,
+        typer.Option("--clinical", metavar="TABLE", help="CSV or Parquet, one row per patient, to compare with."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Known classes, as for score; compared, never used.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Test whether the clusters are real: OUT/validation.json and the report. Takes as long as some ten fits."""
@@ -61,7 +68,7 @@ def validate(
 
     with session(out) as console:
         job = new_job(out, console, device=device)
-        validate_run(job, ValidationSettings(refits, surrogates))
+        validate_run(job, ValidationSettings(refits, surrogates, clinical, labels))
         print(out / "validation.json")
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from medstrata.evidence.association.patients import unit_of
+
 
 def patients_of(out: Path, image_ids: Sequence[str]) -> NDArray[np.str_]:
     """Return the patients' pseudonyms (M,) of images, an image of an unknown patient standing for itself."""
-    of: dict[str, str] = {}
-    if (out / "catalog.parquet").exists():
-        table = pq.read_table(out / "catalog.parquet", columns=["image_id", "patient"])
-        of = dict(zip(table["image_id"].to_pylist(), table["patient"].to_pylist(), strict=True))
-    return np.array([of.get(image_id) or image_id for image_id in image_ids], dtype=np.str_)
+    if not (out / "catalog.parquet").exists():
+        return np.array(image_ids, dtype=np.str_)
+    table = pq.read_table(out / "catalog.parquet", columns=["image_id", "patient"])
+    unit = unit_of(table["image_id"].to_pylist(), table["patient"].to_pylist())
+    return np.array([unit.get(image_id, image_id) for image_id in image_ids], dtype=np.str_)

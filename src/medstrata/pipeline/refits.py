@@ -23,6 +23,7 @@ from medstrata.run import Progress, RunFolder, atomic, digest, read_json, write_
 
 MOST_IMAGES = 5000  # that refits are made on and compared over; patients are drawn, none is split
 MOST_IN_NULL = 2000
+SEED_STEP = 1000  # between the seeds of the kinds of refit: more of one kind never repeat the other
 SHORTER = 0.5  # of the epochs of a fit, in the short fits of the null
 FOLDER = "validation"
 
@@ -65,10 +66,10 @@ def material_of(out: Path, device: str) -> Material:
     return Material(X, image_of[rows], ids[chosen], patients[chosen], reference, plan, device)
 
 
-def open_folder(out: Path, *settings: Any) -> Path:
-    """Return ``OUT/validation``, emptied where it holds results of another fit or other settings."""
+def open_folder(out: Path) -> Path:
+    """Return ``OUT/validation``, emptied where it holds results of another fit."""
     folder = out / FOLDER
-    token = digest(RunFolder(out).token("assign"), *settings)
+    token = digest(RunFolder(out).token("assign"))
     kept = folder / "token.json"
     if not kept.exists() or read_json(kept) != token:
         shutil.rmtree(folder, ignore_errors=True)
@@ -81,13 +82,13 @@ def refits(material: Material, folder: Path, count: int, progress: Progress) -> 
     found = []
     for number in range(count):
         for kind in KINDS:
-            seed = material.plan.seed + 1 + number
+            seed = material.plan.seed + 1 + number + SEED_STEP * KINDS.index(kind)
             share = PART if kind == "patients" else 1.0
             seen = some_patients(material.patients, share, seed)
             file = folder / f"refit-{kind}-{number}.npy"
             if not file.exists():
                 name = f"refit {2 * number + KINDS.index(kind) + 1} of {2 * count}"
-                labels = _refit(material, seen, seed + (count if kind == "patients" else 0), _named(progress, name))
+                labels = _refit(material, seen, seed, _named(progress, name))
                 with atomic(file) as part, open(part, "wb") as stream:
                     np.save(stream, labels)
             found.append(Refit(kind, np.load(file), seen))

@@ -131,7 +131,13 @@ def validate_run(job: Job, settings: ValidationSettings) -> None:
         started = time.monotonic()
         validate(job.path, job.device, settings, job.progress, job.say)
         stage = STAGES[NAMES.index("validate")]
-        job.folder.mark(stage.name, stage.token(job), time.monotonic() - started, **vars(settings))
+        job.folder.mark(
+            stage.name,
+            stage.token(job),
+            time.monotonic() - started,
+            refits=settings.refits,
+            surrogates=settings.surrogates,
+        )
         _do(STAGES[NAMES.index("report")], job)
 
 

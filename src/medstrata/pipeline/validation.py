@@ -16,15 +16,19 @@ from medstrata.evidence.validity.null import null_test
 from medstrata.evidence.validity.stability import PART, Refit, consensus, some_patients, stability
 from medstrata.evidence.validity.verdict import judge
 from medstrata.learning.reading import read_clusters, sample
+from medstrata.pipeline.associating import clinical_associations, technical_associations
 from medstrata.pipeline.patients import patients_of
 from medstrata.pipeline.refits import Material, material_of, null_statistics, open_folder, refits
+from medstrata.pipeline.scoring import score_run
 from medstrata.pipeline.validation_settings import ValidationSettings
 from medstrata.run import Progress, atomic, read_json, write_json, write_table
 
 FILE = "validation.json"
 PROVISIONAL_REFITS = 5
 SHOWN_IMAGES = 200  # of the consensus matrix
-FEWEST_IMAGES = 20  # of which halves can be fitted
+PROVISIONAL_IMAGES = 2000
+FEWEST_PATIENTS = 20  # of which halves can be fitted
+SAID_FINDINGS = 10  # on the console; all are in the report
 
 
 def provisional(out: Path) -> dict[str, Any]:
@@ -32,70 +36,104 @@ def provisional(out: Path) -> dict[str, Any]:
 
     Never supports anything: a network that was trained to show clusters shows the same ones whenever it is asked.
     """
-    table = pq.read_table(out / "assignments.parquet", columns=["image_id", "nearest"])
-    reference = np.asarray(table["nearest"]).astype(np.int64)
-    patients = patients_of(out, table["image_id"].to_pylist())
-    model = read_json(out / "model.json")
-    how = model["settings"].get("assignment", "graph")
-    how = "kmeans" if how == "own" else how
-    rows = torch.from_numpy(np.arange(len(reference), dtype=np.int64))
-    rows = sample(rows[:, None], 2000, 0)[:, 0]
-    z = torch.from_numpy(np.load(out / "embeddings.npy"))[rows]
-    reference, patients = reference[rows.numpy()], patients[rows.numpy()]
-    found = []
-    for number in range(PROVISIONAL_REFITS):
-        seen = some_patients(patients, PART, number)
-        if seen.sum() < model["n_clusters"]:
-            break
-        reader = read_clusters(z[torch.from_numpy(seen)], how, model["n_clusters"], number).reader
-        found.append(Refit("patients", reader(z).argmax(1).numpy(), seen))
     result = {
         "supported": False,
         "provisional": True,
         "sentence": "Not validated yet: what follows looks at one fixed embedding and supports nothing. "
         "Run: medstrata validate OUT",
-        "stability": stability(reference, found, model["n_clusters"]),
         "clusters": [],
+        "confounders": technical_associations(out),
+        "associations": None,
+        "stability": _on_the_fixed_embedding(out),
         "null": None,
     }
     write_json(out / FILE, result)
     return result
 
 
+def _on_the_fixed_embedding(out: Path) -> dict[str, Any]:
+    table = pq.read_table(out / "assignments.parquet", columns=["image_id", "nearest"])
+    model = read_json(out / "model.json")
+    how = model["settings"].get("assignment", "graph")
+    how = "kmeans" if how == "own" else how  # prototypes are not trained again here; k-means is where they start
+    some = sample(torch.arange(len(table))[:, None], PROVISIONAL_IMAGES, 0)[:, 0].numpy()
+    patients = patients_of(out, table["image_id"].to_pylist())[some]
+    reference = np.asarray(table["nearest"])[some].astype(np.int64)
+    z = torch.from_numpy(np.load(out / "embeddings.npy")[some])
+    found = []
+    for number in range(PROVISIONAL_REFITS):
+        seen = some_patients(patients, PART, number)
+        if seen.sum() >= model["n_clusters"]:
+            reader = read_clusters(z[torch.from_numpy(seen)], how, model["n_clusters"], number).reader
+            found.append(Refit("patients", reader(z).argmax(1).numpy(), seen))
+    return stability(reference, found, model["n_clusters"])
+
+
 def validate(
     out: Path, device: str, settings: ValidationSettings, progress: Progress, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Refit, try images without groups, judge; write ``validation.json`` and ``validation/``.
+    """Refit, try images without groups, look for confounders and associations; write ``validation.json``.
 
-    What was done before the command was stopped is not done again.
+    ``validation/`` keeps each refit when it is done: what was done before the command was stopped is not done again.
+
+    Raises
+    ------
+    InputError : the clinical table or the labels cannot be used
     """
     material = material_of(out, device)
-    folder = open_folder(out, settings.refits)
+    folder = open_folder(out)
+    # First what can fail by a file that the user has to mend, then what takes long.
+    clinical = None if settings.clinical is None else clinical_associations(out, settings.clinical, folder)
+    labels = None if settings.labels is None else score_run(out, settings.labels)
+    confounders = technical_associations(out)
     sizes = np.bincount(material.reference, minlength=int(material.plan.n_clusters)).tolist()
     made = refits(material, folder, settings.refits, progress)
+    _write_consensus(folder, material, made)
     found = stability(material.reference, made, len(sizes))
-    _write_consensus(out, folder, material, made)
-    null = None
-    if settings.surrogates and len(material.image_ids) >= max(FEWEST_IMAGES, 4 * len(sizes)):
-        null = null_test(*null_statistics(material, folder, settings.surrogates, progress))
+    null = _null(material, folder, settings.surrogates, len(sizes), progress)
     verdict = judge(found, null, sizes)
+    scanners = [entry["sentence"] for entry in confounders["named"] if entry["origin"] == "header"]
     result = {
         "supported": verdict["supported"],
         "provisional": False,
-        "sentence": verdict["sentence"],
+        "sentence": " ".join([verdict["sentence"], *scanners]),
         "images": len(material.image_ids),
         "patients": len(np.unique(material.patients)),
         "clusters": verdict["clusters"],
+        "confounders": confounders,
+        "associations": clinical,
+        "labels": labels,
         "stability": found,
         "null": null,
     }
     write_json(out / FILE, result)
-    for sentence in [result["sentence"], *(one["sentence"] for one in result["clusters"])]:
+    for sentence in _sentences(result):
         say(f"validate: {sentence}")
     return result
 
 
-def _write_consensus(out: Path, folder: Path, material: Material, made: list[Refit]) -> None:
+def _null(
+    material: Material, folder: Path, surrogates: int, n_clusters: int, progress: Progress
+) -> dict[str, Any] | None:
+    """Return ``null_test``, None where it was not asked for or halves of so few patients cannot be fitted."""
+    if not surrogates or len(np.unique(material.patients)) < max(FEWEST_PATIENTS, 4 * n_clusters):
+        return None
+    return null_test(*null_statistics(material, folder, surrogates, progress))
+
+
+def _sentences(result: dict[str, Any]) -> list[str]:
+    """Return what is said at the end: the whole, each cluster, and what was found of clinical data."""
+    said = [result["sentence"], *(one["sentence"] for one in result["clusters"])]
+    if (clinical := result["associations"]) is None:
+        return said
+    said += [one["sentence"] for one in clinical["associations"] if one["finding"]][:SAID_FINDINGS]
+    said.append(f"{clinical['findings']} of {clinical['tests']} tests of clinical data are findings")
+    said += [f"{count} rows not used: {reason}" for reason, count in clinical["rows_not_used"].items()]
+    columns = clinical["columns_not_used"].items()
+    return said + [f"{len(names)} columns not used: {reason}" for reason, names in columns]
+
+
+def _write_consensus(folder: Path, material: Material, made: list[Refit]) -> None:
     """Write the share of refits that agree with each image's cluster, and the consensus matrix of some images."""
     if not made:
         return

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from medstrata.report.confounded import Technical
 from medstrata.report.facts import Cluster, Facts
 from medstrata.report.tested import TestedMaps
 from medstrata.report.validity import Validity
-from medstrata.report.wording import association, count, listing, number, percent, things
+from medstrata.report.wording import count, listing, number, percent, things
 
 LARGEST_SHARE = 0.9
 TINY_SHARE, TINY_SIZE = 0.01, 5
-FOLLOWS_SCANNER = 0.3
 LITTLE_AGREEMENT = 0.3
+MOST_SENTENCES = 4
 LOW_MARGIN, LOW_MARGIN_SHARE = 0.1, 0.25
 MANY_LEFT_OUT = MANY_REJECTED = 0.1
 DISAGREEMENT = 0.2
@@ -32,7 +33,11 @@ class Finding:
 
 
 def findings(
-    facts: Facts, plan: dict[str, Any], tested: TestedMaps | None = None, validity: Validity | None = None
+    facts: Facts,
+    plan: dict[str, Any],
+    tested: TestedMaps | None = None,
+    validity: Validity | None = None,
+    technical: Technical | None = None,
 ) -> list[Finding]:
     """List what a reader should look at first, serious findings before the others."""
     found = [
@@ -40,8 +45,7 @@ def findings(
         *_validity(validity),
         *_collapse(facts),
         *_disagreement(facts),
-        *_scanner(facts, plan),
-        *_manufacturers(facts),
+        *_scanner(technical, plan),
         *_tiny(facts),
         *_baselines(facts),
         *_contradictions(facts),
@@ -110,40 +114,19 @@ def _disagreement(facts: Facts) -> list[Finding]:
     return [Finding("disagreement", "The clusters are partly a matter of chance", text, serious=serious)]
 
 
-def _scanner(facts: Facts, plan: dict[str, Any]) -> list[Finding]:
-    strong = [(column, value) for column, value in facts.scanner if value >= FOLLOWS_SCANNER]
-    if not strong:
+def _scanner(technical: Technical | None, plan: dict[str, Any]) -> list[Finding]:
+    if technical is None or not (technical.named or technical.strongest):
         return []
-    named = listing([f"{column.label.lower()} ({number(value)})" for column, value in strong])
     if plan.get("goal") == "categories":
-        advice = (
-            "In a mixed archive some of this is to be expected, since each kind of image has its own scanners. "
-            "It is a problem where two clusters show the same anatomy."
-        )
+        advice = "Compared were images of one kind only, so this is not a matter of each kind having its own scanners."
     else:
         advice = "A difference between such clusters may be a difference between scanners, not between patients."
-    text = (
-        f"The clusters go {association(strong[0][1])} together with: {named}; 0 means not at all, 1 means completely. "
-        f"{advice}"
-    )
-    serious = plan.get("goal") != "categories"
-    return [Finding("scanner", "The clusters follow how the images were made", text, serious)]
-
-
-def _manufacturers(facts: Facts) -> list[Finding]:
-    named = [
-        f"cluster {cluster.number} ({cluster.manufacturer[0]}: {percent(cluster.manufacturer[1])} of it, "
-        f"{percent(cluster.manufacturer[2])} overall)"
-        for cluster in facts.clusters
-        if cluster.manufacturer
-    ]
-    if not named:
-        return []
-    text = (
-        f"Almost all {facts.noun} come from one manufacturer in {listing(named)}. "
-        "Check that the images differ otherwise."
-    )
-    return [Finding("one_manufacturer", "Clusters from one manufacturer", text)]
+    if technical.named:
+        text = " ".join([*technical.named[:MOST_SENTENCES], advice])
+        return [Finding("scanner", "Clusters that follow how the images were made", text, serious=True)]
+    named = listing([f"{row.name} ({row.effect})" for row in technical.strongest[:MOST_SENTENCES]])
+    text = f"The clusters go along with: {named}; 0 means not at all, 1 means completely. {advice}"
+    return [Finding("scanner", "The clusters go along with how the images were made", text)]
 
 
 def _tiny(facts: Facts) -> list[Finding]:

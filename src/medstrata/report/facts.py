@@ -17,8 +17,6 @@ from medstrata.report.headers import (
     Column,
     Name,
     ProfileRow,
-    associations,
-    dominant_manufacturer,
     header_columns,
     profile,
     provisional_name,
@@ -73,7 +71,6 @@ class Cluster:
     margin: float
     name: Name | None
     profile: list[ProfileRow]
-    manufacturer: tuple[str, float, float] | None
     cautions: list[str]
     map_check: str = ""
 
@@ -104,7 +101,6 @@ class Facts:
     reasons: list[Reason]
     notes: list[tuple[str, int]]
     decisions: list[Decision]
-    scanner: list[tuple[Column, float]]
     agreements: list[Agreement]
     disagreement: float | None  # of the runs that were fused: 1 - mean adjusted Rand index
     contradictions: int  # header values that contradict the image's cluster
@@ -140,7 +136,6 @@ def gather_facts(run: RunFolder) -> Facts:
         reasons=count_reasons(run.catalog, run.left_out),
         notes=count_notes(run.images),
         decisions=list_decisions(run.plan, run.model),
-        scanner=associations(columns, labels),
         agreements=list_agreements(run, labels),
         disagreement=run.model.get("reading", {}).get("disagreement"),
         contradictions=0 if run.contradictions is None else len(run.contradictions),
@@ -245,7 +240,6 @@ def list_clusters(run: RunFolder, labels: Labels, n_clusters: int, columns: list
                 margin=_median(margin[members]),
                 name=provisional_name(columns, members) if named else None,
                 profile=profile(columns, members) if members.any() else [],
-                manufacturer=dominant_manufacturer(columns, members) if named and n_clusters > 1 else None,
                 cautions=cautions.get(number, []),
                 map_check=checks.get(number, ""),
             )

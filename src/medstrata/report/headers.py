@@ -137,25 +137,6 @@ def _keep_frequent_numbers(key: str, names: Sequence[str], codes: Codes) -> Colu
     return _keep_frequent(key, [*names, ""], np.where(codes < 0, len(names), codes))
 
 
-def cramers_v(first: Codes, second: Codes) -> float:
-    """Return the bias-corrected Cramer's V of two codings (N,) in 0..1; codes below 0 are left out.
-
-    Bergsma, A bias-correction for Cramer's V and Tschuprow's T, J. Korean Stat. Soc. 42 (2013). 0 where either side
-    has fewer than two values: a constant cannot be associated with anything.
-    """
-    known = (first >= 0) & (second >= 0)
-    table = contingency(first[known], second[known])
-    table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
-    count, (rows, columns) = table.sum(), table.shape
-    if min(rows, columns) < 2:
-        return 0.0
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / count
-    phi2 = float(((table - expected) ** 2 / expected).sum() / count)
-    phi2 = max(0.0, phi2 - (rows - 1) * (columns - 1) / (count - 1))
-    corrected = min(side - (side - 1) ** 2 / (count - 1) for side in (rows, columns)) - 1
-    return float(min(1.0, np.sqrt(phi2 / corrected))) if corrected > 0 else 0.0
-
-
 def contingency(first: Codes, second: Codes) -> NDArray[np.int64]:
     """Count pairs of codes (all >= 0) in a table (first values, second values)."""
     if len(first) == 0:
@@ -232,20 +213,3 @@ def _best_value(columns: Sequence[Column], joint: Mask, members: Mask) -> tuple[
         if gain > best[0]:
             best = (gain, column.key, column.values[code], mask)
     return best
-
-
-def associations(columns: Sequence[Column], clusters: Codes) -> list[tuple[Column, float]]:
-    """Return the association of the clusters (N,) with every scanner column, strongest first."""
-    found = [(column, cramers_v(clusters, column.codes)) for column in columns if column.key in SCANNER]
-    return sorted(found, key=lambda pair: -pair[1])
-
-
-def dominant_manufacturer(columns: Sequence[Column], members: Mask) -> tuple[str, float, float] | None:
-    """Return (manufacturer, share, overall) where one makes >= 95 % of the images ``members`` but < 60 % of all."""
-    for column in columns:
-        if column.key == "manufacturer" and members.any():
-            inside, overall = _shares(column, members), _shares(column, np.ones(len(members), dtype=bool))
-            code = int(inside.argmax())
-            if inside[code] >= 0.95 and overall[code] < 0.6:
-                return column.values[code], float(inside[code]), float(overall[code])
-    return None

@@ -15,6 +15,7 @@ from medstrata._version import __version__
 from medstrata.report import wording
 from medstrata.report.attention import findings, left_out_words
 from medstrata.report.cards import MOST_CARDS, make_cards
+from medstrata.report.confounded import read_clinical, read_technical
 from medstrata.report.doubted import list_doubted
 from medstrata.report.facts import ALL_MAPS, Facts, gather_facts, map_cautions
 from medstrata.report.figures import colour, embedding_maps, marker, shade, training_curves
@@ -77,6 +78,7 @@ def render(run: RunFolder) -> str:
     """Return the whole page as HTML."""
     facts = gather_facts(run)
     tested = read_tests(run.maps.check if run.maps else {})
+    technical = read_technical(run.validation)
     validity = read_validity(run.validation, run.path / "validation")
     environment = Environment(
         loader=PackageLoader("medstrata", "report"),
@@ -100,12 +102,14 @@ def render(run: RunFolder) -> str:
         facts=facts,
         plan=run.plan,
         summary=summary(facts),
-        findings=findings(facts, run.plan, tested, validity),
+        findings=findings(facts, run.plan, tested, validity, technical),
         origin=read_origin(run.run),
         cards=make_cards(run, facts),
         most_cards=MOST_CARDS,
         has_maps=run.maps is not None,
         validity=validity,
+        technical=technical,
+        clinical=read_clinical(run.validation, run.path / "validation"),
         tested=tested,
         strongest=strongest_words(run),
         doubted=list_doubted(run),

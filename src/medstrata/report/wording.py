@@ -48,11 +48,6 @@ def agreement(ari: float) -> str:
     return "a different grouping"
 
 
-def association(value: float) -> str:
-    """Say how strong an association (Cramer's V) is."""
-    return "very strongly" if value >= 0.8 else "strongly" if value >= 0.5 else "clearly"
-
-
 def readable(key: str) -> str:
     """Return a key of a file in plain words: "n_clusters" as "Number of clusters", "slices_per_volume" without "_"."""
     known = {

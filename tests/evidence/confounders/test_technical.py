@@ -18,13 +18,13 @@ from medstrata.evidence.confounders.technical import (
     catalog_rows,
     date_ranks,
     kinds_of,
-    patients_of,
     read_technical,
     sites,
 )
 from medstrata.images.catalog import Catalog, scan
 from medstrata.images.records import ImageRecord
 from medstrata.images.sources import open_source
+from medstrata.pipeline.patients import patients_of
 
 SALT = "salt"
 CLINICS = ["Zzyzxowa Clinic", "ZZYZXOWA  clinic ", "Other Hospital", ""]
@@ -84,7 +84,7 @@ def test_what_images_show_is_technical_for_subtypes_and_a_kind_for_categories(ou
     headers = catalog_rows(out, ids)
     assert kinds_of(headers, "categories") == ["CT head", "CT chest", "CT chest", "CT chest"]
     assert kinds_of(headers, "subtypes") == [""] * 4
-    patients = patients_of(headers)
+    patients = patients_of(out, ids)
     assert patients[2] == patients[3] != patients[1] and patients[0] == ids[0]
 
 

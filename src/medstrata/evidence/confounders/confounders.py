@@ -56,7 +56,7 @@ def find_confounders(
     ----------
     columns : of M images each (``read_technical``)
     clusters : (M,) integers, -1 for rejected images, which take no part
-    patients : (M,), one name for all images of a patient (``patients_of``)
+    patients : (M,), one name for all images of a patient
     kinds : (M,), within which alone images are compared (``kinds_of``); by default all are of one kind
 
     Returns

@@ -62,12 +62,6 @@ def catalog_rows(out: Path, image_ids: Sequence[str]) -> pa.Table:
     return table.take(_rows_of(table["image_id"].to_pylist(), image_ids, CATALOG_FILE))
 
 
-def patients_of(headers: pa.Table) -> list[str]:
-    """Return the pseudonym of each image's patient (M,); an image of an unknown patient stands for itself."""
-    both = zip(headers["patient"].to_pylist(), headers["image_id"].to_pylist(), strict=True)
-    return [patient or image_id for patient, image_id in both]
-
-
 def header_columns(headers: pa.Table, goal: str) -> list[TechnicalColumn]:
     """Return the technical columns that rows of the catalog (M,) hold; see the top of this module for ``goal``."""
     texts = TEXTS if goal == "categories" else (*TEXTS, *CONTENT)

@@ -1,0 +1,106 @@
+"""What the clusters go along with (``validation.json``): technical data of images, clinical data of patients."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medstrata.report.survival_figure import survival_figure
+
+STRONG = 0.3  # effect size from which a header that names no cluster is worth a finding all the same
+SHOWN_ROWS = 40
+
+
+@dataclass(frozen=True)
+class AssociationRow:
+    """One tested column: texts of the effect with its interval, of the corrected p-value, and of the test."""
+
+    name: str
+    effect: str
+    q: str
+    test: str
+    finding: bool
+    missing: int = 0
+
+
+@dataclass(frozen=True)
+class Technical:
+    """``named``: sentences on clusters that headers tell from the others; ``pixels``: that pixel measures tell.
+
+    ``headers``, ``measures``: rows of the two kinds; ``strongest``: header rows with a large effect.
+    """
+
+    named: list[str]
+    pixels: list[str]
+    headers: list[AssociationRow]
+    measures: list[AssociationRow]
+    strongest: list[AssociationRow]
+    predictions: list[str]
+
+
+@dataclass(frozen=True)
+class Clinical:
+    """``sentences`` of the findings; ``table``: Table 1 as rows of cells, its header first; ``figures``: data URIs."""
+
+    sentences: list[str]
+    summary: str
+    table: list[list[str]]
+    unused: list[tuple[str, str]]
+    figures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_technical(found: Mapping[str, Any] | None) -> Technical | None:
+    """Return what the report shows of ``confounders`` in ``validation.json``, None where it is not there."""
+    if not found or not (confounders := found.get("confounders")):
+        return None
+    entries = [entry for kind in confounders["kinds"] for entry in kind["associations"]]
+    rows = {origin: [_row(entry) for entry in entries if entry["origin"] == origin] for origin in ("header", "pixels")}
+    named = {origin: [one["sentence"] for one in confounders["named"] if one["origin"] == origin] for origin in rows}
+    strong = [
+        _row(entry)
+        for entry in entries
+        if entry["origin"] == "header" and entry["q"] < 0.05 and entry["effect"] >= STRONG
+    ]
+    predictions = [text for kind in confounders["kinds"] for text in _predictions(kind)]
+    return Technical(named["header"], named["pixels"], rows["header"], rows["pixels"], strong, predictions)
+
+
+def _row(entry: Mapping[str, Any]) -> AssociationRow:
+    effect = f"{entry['effect_name']} {entry['effect']:.2f} ({entry['low']:.2f} to {entry['high']:.2f})"
+    q = "< .001" if entry["q"] < 0.001 else f"{entry['q']:.3f}"
+    return AssociationRow(entry["label"], effect, q, entry["test"], entry["q"] < 0.05, entry["missing"])
+
+
+def _predictions(kind: Mapping[str, Any]) -> list[str]:
+    """Say how well the technical data tell the clusters of one kind of image."""
+    names = {"headers": "the headers alone", "pixels": "sharpness, noise, padding and brightness alone"}
+    where = f" ({kind['kind']})" if kind["kind"] else ""
+    return [
+        f"From {words} a linear rule tells the cluster{where} with a balanced "
+        f"accuracy of {result['balanced_accuracy']:.2f} (by chance {result['chance']:.2f}; cross-validated by patient)."
+        for key, words in names.items()
+        if (result := kind[key])
+    ]
+
+
+def read_clinical(found: Mapping[str, Any] | None, folder: Path) -> Clinical | None:
+    """Return what the report shows of ``associations`` in ``validation.json``; ``folder`` holds ``table_one.csv``."""
+    if not found or not (associations := found.get("associations")):
+        return None
+    entries = associations["associations"]
+    summary = (
+        f"{associations['findings']} of {associations['tests']} tests are findings, at {associations['level']:.0%} "
+        f"expected false ones (Benjamini-Hochberg over all tests). The unit is the patient: {associations['patients']} "
+        f"patients, {associations['mixed']} of them with images in several clusters: they count where most of theirs "
+        "are."
+    )
+    rows = {reason: f"{count} rows" for reason, count in associations["rows_not_used"].items()}
+    columns = {reason: ", ".join(names[:12]) for reason, names in associations["columns_not_used"].items()}
+    file = folder / "table_one.csv"
+    table = list(csv.reader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
+    figures = [(entry["variable"], survival_figure(entry["curves"])) for entry in entries if entry.get("curves")]
+    sentences = [entry["sentence"] for entry in entries if entry["finding"]]
+    return Clinical(sentences, summary, table[: SHOWN_ROWS + 1], [*rows.items(), *columns.items()], figures)

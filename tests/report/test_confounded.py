@@ -1,0 +1,88 @@
+"""What the report says of technical and clinical associations, from files as the pipeline writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+import run_folder
+from medstrata.pipeline.associating import clinical_associations, technical_associations
+from medstrata.report.attention import findings
+from medstrata.report.confounded import read_clinical, read_technical
+from medstrata.report.facts import gather_facts
+from medstrata.report.folder import read_run_folder
+from medstrata.report.page import render
+
+
+def scanned(out: Path, vendors: list[str]) -> dict[str, Any]:
+    """Write a run of three clusters of which ``vendors`` (160,) made the images, and return its confounders."""
+    study = run_folder.planted_2d((40, 60, 60))
+    study.headers = {"manufacturer": vendors}  # nothing else tells the clusters apart
+    study.goal = "subtypes"
+    run_folder.write_run_folder(out, study)
+    return {"confounders": technical_associations(out)}
+
+
+def scanner_finding(out: Path, found: dict[str, Any], goal: str = "subtypes") -> Any:
+    run = read_run_folder(out)
+    listed = findings(gather_facts(run), {"goal": goal}, technical=read_technical(found))
+    return next((one for one in listed if one.kind == "scanner"), None)
+
+
+def test_a_cluster_that_is_a_scanner_is_called_that(tmp_path: Path) -> None:
+    found = scanned(tmp_path / "out", ["Vendor A"] * 40 + ["Vendor B"] * 60 + ["Vendor C"] * 60)
+    finding = scanner_finding(tmp_path / "out", found)
+    assert finding.serious
+    assert "Vendor A" in finding.text and "Cluster 0" in finding.text
+    assert "between scanners, not between patients" in finding.text
+
+
+def test_scanners_that_are_everywhere_are_no_finding(tmp_path: Path) -> None:
+    found = scanned(tmp_path / "out", ["Vendor A", "Vendor B"] * 80)
+    assert scanner_finding(tmp_path / "out", found) is None
+    technical = read_technical(found)
+    assert technical is not None and technical.headers[0].name == "manufacturer" and not technical.headers[0].finding
+
+
+def test_a_scanner_that_is_commoner_in_a_cluster_is_mentioned(tmp_path: Path) -> None:
+    vendors = np.where(np.random.default_rng(0).random(160) < np.repeat([0.85, 0.3, 0.3], [40, 60, 60]), "A", "B")
+    found = scanned(tmp_path / "out", vendors.tolist())
+    finding = scanner_finding(tmp_path / "out", found)
+    assert not finding.serious and "manufacturer (Cramér's V" in finding.text
+
+
+def test_clinical_table_on_the_page(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    study = run_folder.planted_2d((60, 60))
+    run_folder.write_run_folder(out, study)
+    patients = pq.read_table(out / "catalog.parquet")["patient"].to_pylist()[:120]
+    ages = {patient: 40 + 20 * int(label) for patient, label in zip(patients, study.labels, strict=True)}
+    lines = [f"{patient},{age},{len(patient) % 2}" for patient, age in ages.items()]
+    (tmp_path / "table.csv").write_text("patient,age,constant\n" + "\n".join(lines) + "\n")
+    np.save(out / "soft_assignments.npy", np.eye(2, dtype=np.float32)[study.labels])
+    found = {"associations": clinical_associations(out, tmp_path / "table.csv", out / "validation")}
+    clinical = read_clinical(found, out / "validation")
+    assert clinical is not None
+    assert clinical.sentences[0].startswith("age differs between clusters")
+    assert clinical.table[0][1] == "All" and clinical.table[1][1] == "40"  # patients of three images each
+    assert any("constant" in columns for _, columns in clinical.unused)
+    (out / "validation.json").write_text(
+        json.dumps(
+            {
+                "provisional": False,
+                "supported": True,
+                "sentence": "Both.",
+                "clusters": [],
+                "stability": run_folder.NO_STABILITY,
+                "null": None,
+                **found,
+            }
+        )
+    )
+    page = render(read_run_folder(out))
+    assert "age differs between clusters" in page and run_folder.SECRET not in page
+    assert "Do the clusters go along with the clinical table?" in page
