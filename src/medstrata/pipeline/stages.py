@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from medstrata.decisions import FILE as DECISIONS
+from medstrata.decisions import read_decided
 from medstrata.errors import PlanError
 from medstrata.images import planning, store
 from medstrata.images.catalog import Catalog, scan
@@ -159,14 +164,26 @@ def _explain(job: Job) -> dict[str, Any]:
     else:
         token = digest(job.folder.token("assign"), job.plan().maps_per_cluster)
         explain(job.path, model, job.plan().maps_per_cluster, job.progress, token)
+        drawn = pq.read_metadata(job.path / "maps" / "index.parquet").num_rows
+        job.say(f"explain: maps of {drawn} images and of {model.n_clusters_} clusters in maps/")
     return {}
 
 
 def _report(job: Job) -> dict[str, Any]:
     from medstrata.report.page import write_report
+    from medstrata.report.wording import things
 
     write_report(job.path)
+    aside = read_decided(job.path).set_aside
+    if aside:
+        job.say(f"report: not applied, since they are about another fit: {things(aside, 'decisions')} in {DECISIONS}")
     return {}
+
+
+def _report_inputs(job: Job) -> list[Any]:
+    file = job.path / DECISIONS
+    decided = [hashlib.sha256(file.read_bytes()).hexdigest()] if file.exists() else []
+    return [job.folder.token("explain"), vars(job.plan()), *decided]
 
 
 STAGES = (
@@ -186,6 +203,6 @@ STAGES = (
         lambda job: [job.folder.token("assign"), job.plan().maps_per_cluster],
         _explain,
     ),
-    Stage("report", ("report.html",), lambda job: [job.folder.token("explain"), vars(job.plan())], _report),
+    Stage("report", ("report.html",), _report_inputs, _report),
 )
 NAMES = tuple(stage.name for stage in STAGES)

@@ -167,7 +167,7 @@ def training_curves(phases: Sequence[Phase]) -> str:
             _curves(axes, title, curves)
         for axes in list(grid.flat)[len(panels) :]:
             axes.remove()
-        return _svg(figure)
+        return data_uri(svg_bytes(figure), "svg+xml")
 
 
 def _curves(axes: Axes, title: str, curves: Mapping[str, tuple[list[float], list[float]]]) -> None:
@@ -191,7 +191,8 @@ def _png(figure: Figure) -> str:
     return data_uri(buffer.getvalue(), "png")
 
 
-def _svg(figure: Figure) -> str:
+def svg_bytes(figure: Figure) -> bytes:
+    """Return a figure as SVG, the same bytes each time; call it within ``STYLE``."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return data_uri(buffer.getvalue(), "svg+xml")
+    return buffer.getvalue()
