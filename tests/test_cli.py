@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -148,8 +150,6 @@ def test_a_stage_that_was_killed_is_not_taken_for_done(tmp_path: Path) -> None:
 
 
 def test_a_stage_refuses_inputs_that_are_out_of_date(done: tuple[Path, Path], tmp_path: Path) -> None:
-    import shutil
-
     _, whole = done
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     plan = json.loads((out / "plan.json").read_text())
@@ -222,6 +222,59 @@ def test_one_new_image_is_enough_to_assign(done: tuple[Path, Path], tmp_path: Pa
     answer = medstrata("explain", tmp_path / "third", "--check")
     assert answer.code == 0 and "not fitted again" in answer.err
     assert "Only 1 image was checked" in (tmp_path / "third" / "report.html").read_text()
+
+
+def test_a_run_without_its_private_folder_is_explained_and_reported(done: tuple[Path, Path], tmp_path: Path) -> None:
+    """Nothing private is needed for it; decoding needs INPUT, says so and takes nothing back."""
+    _, whole = done
+    out = Path(shutil.copytree(whole, tmp_path / "out", ignore=shutil.ignore_patterns("private")))
+    assert "up to date" in medstrata("report", out).err
+    answer = medstrata("explain", out, "--redo")
+    assert answer.code == 0, answer.err
+    assert re.search(r"explain: maps of \d+ images and of 3 clusters in maps/", answer.err)
+    assert answer.out.strip() == str(out / "maps")
+    assert medstrata("report", out).out.strip() == str(out / "report.html")
+    assert medstrata("assign", out, "--redo").code == 0
+    for stage in ("plan", "decode"):
+        answer = medstrata(stage, out, "--redo")
+        assert answer.code == 1 and "no private/ folder" in answer.sentence
+    assert not (out / "private").exists() and (out / "plan.json").exists()
+    assert "decode" in json.loads((out / "run.json").read_text())["stages"], "what is refused is not forgotten"
+
+
+def test_decisions_are_reported_taken_along_and_undone(done: tuple[Path, Path], tmp_path: Path) -> None:
+    source, whole = done
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    model = {name: (out / name).read_bytes() for name in ("assignments.parquet", "soft_assignments.npy")}
+    answer = medstrata("edit", out, "rename", 2, "ground glass", "--who", "A. B.", "--why", "seen on all")
+    assert answer.code == 0 and "cluster 2 is called “ground glass”" in answer.err, answer.err
+    assert answer.out.strip() == str(out / "report.html")
+    assert "<strong>ground glass</strong>" in (out / "report.html").read_text()
+    assert "report: up to date" in medstrata("report", out).err
+    answer = medstrata("assign", out, source, tmp_path / "new")
+    assert answer.code == 0, answer.err
+    assert "<strong>ground glass</strong>" in (tmp_path / "new" / "report.html").read_text()
+    medstrata("edit", tmp_path / "new", "merge", 0, 1)
+    assert "some of its own" not in medstrata("assign", out, source, tmp_path / "new").err
+    medstrata("edit", out, "flag", 0, "--why", "motion")
+    assert "some of its own" in medstrata("assign", out, source, tmp_path / "new").err
+    assert [medstrata("edit", out, "undo").code for _ in range(2)] == [0, 0]
+    assert "ground glass" not in (out / "report.html").read_text()
+    assert {name: (out / name).read_bytes() for name in model} == model
+    assert medstrata("edit", out, "rename", 3, "x").code == 1 and medstrata("edit", out, "drop", 3).code == 2
+
+
+def test_after_another_fit_decisions_are_kept_and_not_applied(done: tuple[Path, Path], tmp_path: Path) -> None:
+    source, whole = done
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    medstrata("edit", out, "rename", 2, "ground glass")
+    assert medstrata("run", source, out, "--redo", "fit").code == 0
+    assert "<strong>ground glass</strong>" in (out / "report.html").read_text(), "the same fit again, to the last bit"
+    answer = medstrata("run", source, out, "--clusters", 2, "--redo", "plan")
+    assert answer.code == 0 and "about another fit: 1 decision in decisions.jsonl" in answer.err
+    assert "ground glass" not in (out / "report.html").read_text()
+    assert len((out / "decisions.jsonl").read_text().splitlines()) == 1
+    assert "another fit" in medstrata("edit", out, "undo").sentence
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,30 @@ def test_nothing_planted_outside_private(run: tuple[Path, str, str], tmp_path: P
         assert not [secret for secret in SECRETS if secret in held], path.name
 
 
+def test_nothing_planted_in_what_is_compared_decided_and_exported(run: tuple[Path, str, str], tmp_path: Path) -> None:
+    """Two runs with secret keys of their own, so that images are joined through what is private."""
+    import pyarrow.parquet as pq
+
+    out, _, _ = run
+    first = out.parent / "first"
+    answer = medstrata("run", out.parent / FOLDER, first, "--clusters", 2, "--goal", "categories", "--method", "pca")
+    assert answer.code == 0, answer.err
+    second = Path(shutil.copytree(out, tmp_path / "second"))
+    said = [medstrata("edit", second, "rename", 1, "lungs"), medstrata("compare", first, second)]
+    said.append(medstrata("export", second, "--csv", tmp_path / "t.csv", "--json", tmp_path / "t.json"))
+    assert [answer.code for answer in said] == [0, 0, 0], said
+    assert "SOP instance UID" in said[1].err
+    written = [*(second / "comparison").iterdir(), second / "decisions.jsonl", *tmp_path.glob("t.*")]
+    assert len(written) == 7
+    old_ids = [one.encode() for one in pq.read_table(first / "assignments.parquet")["image_id"].to_pylist()]
+    for path in written:
+        held = path.read_bytes().lower()
+        if path.suffix == ".parquet":
+            held += repr(pq.read_table(path).to_pylist()).lower().encode()
+        assert not [secret for secret in (*SECRETS, *old_ids) if secret in held], path.name
+    assert not [secret for secret in SECRETS for answer in said if secret in answer.err.lower().encode()]
+
+
 def test_private_has_what_the_user_needs_to_go_back(run: tuple[Path, str, str]) -> None:
     import pyarrow.parquet as pq
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,25 @@ def test_five_lines_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert blocks
         for code in blocks:
             exec(compile(code, page.name, "exec"), names)
+
+
+@pytest.mark.promise
+def test_commands_of_the_page_about_deciding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command lines of docs/deciding.md run as they stand."""
+    from command_line import write_array
+
+    monkeypatch.chdir(tmp_path)
+    source = write_array(tmp_path / "in")
+    for name, clusters in (("OUT", 3), ("OUT2", 2)):
+        assert medstrata("run", source, name, "--clusters", clusters, "--method", "pca").code == 0
+    shutil.copytree("OUT", "OUT1")
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "deciding.md").read_text(), re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    assert len(lines) == 9
+    for line in lines:
+        assert line[0] == "medstrata"
+        answer = medstrata(*line[1:])
+        assert answer.code == 0, (line, answer.err)
 
 
 @pytest.mark.promise

@@ -19,6 +19,7 @@ ROOMS = [
     "_version",
     "errors",
     "run",
+    "decisions",
     "images",
     "learning",
     "methods",

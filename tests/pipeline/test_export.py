@@ -7,13 +7,16 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from command_line import medstrata
+from medstrata.decisions import Decided, Decision
 from medstrata.errors import RunFolderError
-from medstrata.pipeline.export import export_folders
+from medstrata.pipeline.editing import edit_run
+from medstrata.pipeline.export import export_folders, folder_name
 
 
 def finished(tmp_path: Path, source: Path, files: dict[str, list[str]], clusters: list[int]) -> Path:
@@ -71,6 +74,31 @@ def test_every_image_stands_in_its_folder_or_has_a_reason(tmp_path: Path, copy: 
     assert [row["folder"] for row in rows] == ["cluster-00", "cluster-01", "rejected", "cluster-00", "cluster-01"]
     assert "Doe" not in text and not any("Doe" in place or "scan" in place for place in places)
     assert len(list(source.rglob("*"))) == 6, "INPUT is as it was"
+
+
+def test_folders_have_the_names_that_people_gave_and_merged_clusters_share_one(tmp_path: Path) -> None:
+    source, out = archive(tmp_path)
+    (out / "run.json").write_text(json.dumps({"format": 1, "stages": {}}))
+    (out / "model.safetensors").write_bytes(b"model")
+    np.save(out / "soft_assignments.npy", np.zeros((5, 4), np.float32))
+    edit_run(out, "rename", ["1", "../Größe: <b>A/B</b>  "])
+    assert export_folders(out, tmp_path / "named").placed == 3
+    names = sorted(path.name for path in (tmp_path / "named").iterdir())
+    assert names == ["cluster-00", "cluster-01-groe-b-a-b-b", "index.csv", "rejected"]
+    edit_run(out, "merge", ["1", "0"])
+    export_folders(out, tmp_path / "merged")
+    names = sorted(path.name for path in (tmp_path / "merged").iterdir())
+    assert names == ["cluster-00-groe-b-a-b-b", "index.csv", "rejected"]
+    assert len(list((tmp_path / "merged" / names[0]).iterdir())) == 2
+    assert len(list(source.rglob("*"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("肺", "cluster-03"), ("..", "cluster-03"), ("a" * 80, "cluster-03-" + "a" * 49)]
+)
+def test_names_of_folders_are_safe(name: str, folder: str) -> None:
+    decided = Decided((Decision("rename", "m", "2025", clusters=(3,), name=name),))
+    assert folder_name(decided, 3) == folder and folder_name(decided, -1) == "rejected"
 
 
 def test_a_zip_is_copied_and_says_so(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def explain(
         raise typer.BadParameter("--masks and --refits are read by --check only: medstrata explain OUT --check ...")
     do_stage("explain", out, redo, device=device)
     if not check:
+        print(out / "maps")
         return
     from medstrata.pipeline.checking import check_run
     from medstrata.pipeline.runner import run_stage
@@ -83,3 +84,20 @@ def score(
 
     with session(out):
         print(json.dumps(score_run(out, labels), indent=1))
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="OUT1", help="Run folder.")],
+    second: Annotated[Path, typer.Argument(metavar="OUT2", help="Run folder with the same images, or some of them.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Where to write. [default: OUT2/comparison]")
+    ] = None,
+) -> None:
+    """Compare two runs: which clusters belong together, which settings differ, which images moved, with a flow figure.
+
+    Writes comparison.html, compare.json, flow.svg and moved.parquet.
+    """
+    from medstrata.pipeline.comparing import compare_runs
+
+    with session(second) as console:
+        print(compare_runs(first, second, out, console.say))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from medstrata.decisions import Decided, read_decided
 from medstrata.errors import FileProblem, RunFolderError
 from medstrata.images.sources import Source
 from medstrata.pipeline.inputs import source_of
@@ -21,6 +24,7 @@ from medstrata.run import Progress, RunFolder, atomic, folder_error, no_progress
 INDEX = "index.csv"
 COLUMNS = ("image_id", "folder", "name", "frame", "probability", "margin", "reason")
 REJECTED = "rejected"
+LONGEST_FOLDER = 60  # characters
 SUFFIXES = (".dcm", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".mha", ".nrrd")
 """File names may hold patients' names. A link is named after the image's id; of the old name only these are kept."""
 
@@ -35,6 +39,8 @@ class Exported:
 
 def export_folders(out: Path, target: Path, copy: bool = False, progress: Progress = no_progress) -> Exported:
     """Make ``target/cluster-00``, ``cluster-01``, ..., ``rejected`` and ``index.csv`` from the run folder ``out``.
+
+    A cluster with a name that a person gave has a folder like ``cluster-02-ground-glass``; merged clusters share one.
 
     Each image becomes a symbolic link to its file, or with ``copy`` a copy; a series of files becomes a folder of them.
     Images that share one file with others (an array, several images in one file) cannot be parted: ``index.csv`` says
@@ -56,6 +62,8 @@ def export_folders(out: Path, target: Path, copy: bool = False, progress: Progre
     if source.kind == "zip" and not copy:
         raise RunFolderError("INPUT is a zip, and nothing can link into a zip. Add --copy.")
     rows = pq.read_table(out / "assignments.parquet").to_pylist()
+    decided = read_decided(out)
+    folders = {row["cluster"]: folder_name(decided, row["cluster"]) for row in rows}
     files = _files(out)
     frames = _frames(out)
     shared = Counter(name for names in files.values() for name in set(names))
@@ -63,6 +71,7 @@ def export_folders(out: Path, target: Path, copy: bool = False, progress: Progre
     try:
         target.mkdir(parents=True, exist_ok=True)
         for number, row in enumerate(rows, start=1):
+            row["folder"] = folders[row["cluster"]]
             entry = _place(row, files.get(row["image_id"], []), shared, source, target, copy)
             entries.append(entry | {"frame": frames.get(row["image_id"], "")})
             progress("export", number, len(rows))
@@ -71,7 +80,7 @@ def export_folders(out: Path, target: Path, copy: bool = False, progress: Progre
             writer.writeheader()
             writer.writerows(entries)
     except BaseException as error:
-        for folder in {_folder(row) for row in rows}:
+        for folder in set(folders.values()):
             shutil.rmtree(target / folder, ignore_errors=True)
         if isinstance(error, OSError):
             raise folder_error(error, target) from error
@@ -83,10 +92,15 @@ def export_folders(out: Path, target: Path, copy: bool = False, progress: Progre
 def _check_target(target: Path, out: Path, source: Path) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunFolderError(f"{target} is not empty. Name a folder that does not exist yet.")
+    check_outside(target, out, source)
+
+
+def check_outside(target: Path, out: Path, source: Path | None) -> None:
+    """Raise RunFolderError where ``target`` lies inside INPUT (where that is known) or OUT."""
     place = target.resolve()
-    for name, other in (("INPUT", source.resolve()), ("OUT", out.resolve())):
-        if place == other or other in place.parents:
-            raise RunFolderError(f"{target} lies inside {name}. Name a folder elsewhere.")
+    for name, folder in (("INPUT", source), ("OUT", out)):
+        if folder is not None and (place == folder.resolve() or folder.resolve() in place.parents):
+            raise RunFolderError(f"{target} lies inside {name}. Name a place elsewhere.")
 
 
 def _files(out: Path) -> dict[str, list[str]]:
@@ -104,15 +118,20 @@ def _frames(out: Path) -> dict[str, int]:
     return {row["image_id"]: row["frame"] for row in table if row["frame"] is not None}
 
 
-def _folder(row: dict[str, Any]) -> str:
-    return REJECTED if row["cluster"] < 0 else f"cluster-{row['cluster']:02d}"
+def folder_name(decided: Decided, cluster: int) -> str:
+    """Return the name of the folder of a cluster of the model; of a given name, letters and digits (ASCII) are kept."""
+    if cluster < 0:
+        return REJECTED
+    plain = unicodedata.normalize("NFKD", decided.name(cluster)).encode("ascii", "ignore").decode().lower()
+    words = re.findall("[a-z0-9]+", plain)
+    return "-".join([f"cluster-{decided.group(cluster):02d}", *words])[:LONGEST_FOLDER].rstrip("-")
 
 
 def _place(
     row: dict[str, Any], names: Sequence[str], shared: Counter[str], source: Source, target: Path, copy: bool
 ) -> dict[str, Any]:
     """Place one image and return its row of index.csv."""
-    folder = _folder(row)
+    folder = row["folder"]
     name = row["image_id"] + (_suffix(names[0]) if len(names) == 1 else "")
     entry = {"image_id": row["image_id"], "folder": folder, "name": name}
     entry |= {"probability": f"{row['probability']:.4f}", "margin": f"{row['margin']:.4f}"}

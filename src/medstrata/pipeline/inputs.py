@@ -82,10 +82,16 @@ def source_of(folder: RunFolder) -> Source:
     RunFolderError : ``OUT/private/`` was removed
     InputError : INPUT is gone
     """
-    file = folder.path / "private" / "input.json"
-    if not file.exists():
+    place = input_of(folder)
+    if place is None:
         raise RunFolderError(_NO_PRIVATE.format(folder.path))
-    return open_source(Path(read_json(file)["input"]))
+    return open_source(place)
+
+
+def input_of(folder: RunFolder) -> Path | None:
+    """Return where INPUT is; None where ``OUT/private/`` was removed."""
+    file = folder.path / "private" / "input.json"
+    return Path(read_json(file)["input"]) if file.exists() else None
 
 
 def take_features(folder: RunFolder, file: Path) -> None:
@@ -136,9 +142,14 @@ def write_listing(folder: RunFolder, source: Source) -> list[Entry]:
     return entries
 
 
+def has_listing(folder: RunFolder) -> bool:
+    """Whether the run still knows what was scanned; not where ``OUT/private/`` was removed."""
+    return (folder.path / "private" / "listing.parquet").exists()
+
+
 def token(folder: RunFolder) -> str:
     """Return a token of the salt and of INPUT's listing as it was scanned (as it is now, where it was not)."""
-    file = folder.private / "listing.parquet"
+    file = folder.path / "private" / "listing.parquet"
     if not file.exists():
         write_listing(folder, source_of(folder))
     table = pq.read_table(file)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from medstrata.decisions import copy_decisions
 from medstrata.errors import RunFolderError
 from medstrata.images import planning
 from medstrata.images.catalog import Catalog
@@ -20,6 +21,7 @@ from medstrata.pipeline.validation_settings import ValidationSettings
 from medstrata.run import RunFolder, digest, read_json
 
 COPIED = "copied"  # the token of a plan that belongs to a copied model
+READ_PRIVATE = ("scan", "plan", "decode")  # the stages that read OUT/private/
 
 
 def run_pipeline(input_path: Path | str, out: Path | str, *, redo: str | None = None, **settings: Any) -> Path:
@@ -60,12 +62,15 @@ def run_stage(name: str, job: Job, *, input_path: Path | None = None, redo: bool
     with job.folder.locked():
         if input_path is not None:
             inputs.connect(job.folder, input_path)
+        # What was scanned stands in private/. Where that was removed it can no longer change, and from the fit on
+        # nothing reads it.
+        known = name in READ_PRIVATE or inputs.has_listing(job.folder)
+        for earlier in STAGES[0 if known else 1 : NAMES.index(name)]:
+            _check_current(earlier, job)
         if redo:
             _forget_from(job, name)
         if name == "scan":
             inputs.check_unchanged(job.folder)
-        for earlier in STAGES[: NAMES.index(name)]:
-            _check_current(earlier, job)
         _do(STAGES[NAMES.index(name)], job)
 
 
@@ -73,7 +78,8 @@ def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = F
     """Sort new images with the model of an existing run into a run folder of their own; that run is never touched.
 
     The plan is copied, so that new images come onto the model's grid with the model's intensity rules; pseudonyms are
-    made with the same salt. ``redo``: take in what has changed in the new images.
+    made with the same salt. What a person decided about the model's clusters is copied as long as nobody has decided
+    anything in the new folder. ``redo``: take in what has changed in the new images.
 
     Raises
     ------
@@ -105,6 +111,8 @@ def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = F
         if job.folder.token("fit") != token:
             fitting.copy_model(model_folder, job.path)
             job.folder.mark("fit", token, 0.0)
+        if not copy_decisions(model_folder, job.path):
+            job.say("decisions: NEW_OUT has some of its own, so those of the model's run are not copied")
         for stage in STAGES[4:]:
             if stage.name != "validate":  # the clusters are those of the model, and were validated with it
                 _do(stage, job)

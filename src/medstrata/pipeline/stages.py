@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from medstrata.decisions import FILE as DECISIONS
+from medstrata.decisions import read_decided
 from medstrata.errors import PlanError
 from medstrata.images import planning, store
 from medstrata.images.catalog import Catalog, scan
@@ -159,6 +164,8 @@ def _explain(job: Job) -> dict[str, Any]:
     else:
         token = digest(job.folder.token("assign"), job.plan().maps_per_cluster)
         explain(job.path, model, job.plan().maps_per_cluster, job.progress, token)
+        drawn = pq.read_metadata(job.path / "maps" / "index.parquet").num_rows
+        job.say(f"explain: maps of {drawn} images and of {model.n_clusters_} clusters in maps/")
     return {}
 
 
@@ -171,9 +178,19 @@ def _validate(job: Job) -> dict[str, Any]:
 
 def _report(job: Job) -> dict[str, Any]:
     from medstrata.report.page import write_report
+    from medstrata.report.wording import things
 
     write_report(job.path)
+    aside = read_decided(job.path).set_aside
+    if aside:
+        job.say(f"report: not applied, since they are about another fit: {things(aside, 'decisions')} in {DECISIONS}")
     return {}
+
+
+def _report_inputs(job: Job) -> list[Any]:
+    files = [job.path / DECISIONS, job.path / "validation.json"]  # commands of their own write these
+    written = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()]
+    return [job.folder.token("explain"), vars(job.plan()), *written]
 
 
 STAGES = (
@@ -194,11 +211,6 @@ STAGES = (
         _explain,
     ),
     Stage("validate", ("validation.json",), lambda job: [job.folder.token("assign")], _validate),
-    Stage(
-        "report",
-        ("report.html",),
-        lambda job: [job.folder.token("explain"), job.folder.token("validate"), vars(job.plan())],
-        _report,
-    ),
+    Stage("report", ("report.html",), _report_inputs, _report),
 )
 NAMES = tuple(stage.name for stage in STAGES)

@@ -193,7 +193,12 @@ def png(figure: Figure) -> str:
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as a data URI of an SVG."""
+    """Return a figure as a data URI of an SVG; call it within ``STYLE``."""
+    return data_uri(svg_bytes(figure), "svg+xml")
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """Return a figure as SVG, the same bytes each time; call it within ``STYLE``."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return data_uri(buffer.getvalue(), "svg+xml")
+    return buffer.getvalue()

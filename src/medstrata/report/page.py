@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from medstrata._version import __version__
 from medstrata.report import wording
 from medstrata.report.attention import findings, left_out_words
 from medstrata.report.cards import MOST_CARDS, make_cards
 from medstrata.report.confounded import read_clinical, read_technical
+from medstrata.report.decided import decided_findings, list_decided
 from medstrata.report.doubted import list_doubted
 from medstrata.report.facts import ALL_MAPS, Facts, gather_facts, map_cautions
-from medstrata.report.figures import colour, embedding_maps, marker, shade, training_curves
+from medstrata.report.figures import embedding_maps, training_curves
 from medstrata.report.folder import RunFolder, read_run_folder
 from medstrata.report.pictures import colour_bar
+from medstrata.report.templates import render_template
 from medstrata.report.tested import read_tests
 from medstrata.report.validity import read_validity
 from medstrata.run import atomic
@@ -39,10 +39,12 @@ FILES = {
     "assignments.parquet": "the cluster of each image and how sure it is",
     "soft_assignments.npy": "the probability of each cluster for each image",
     "contradictions.parquet": "images whose header contradicts their cluster, most certain first",
+    "decisions.jsonl": "what people decided about the clusters: names, merges, flags, with who, when and why",
     "baselines.parquet": "the clusters that simple methods find in the same images",
     "validation.json": "whether the clusters are to be believed, and why",
     "validation": "the refits and images without groups that this rests on",
     "maps": "what mattered in the images, on the grids of their sources",
+    "comparison": "how these clusters agree with those of another run",
     "run.json": "times, versions and the stages that were run",
     "log.txt": "what was printed during the run",
     "private": "which file each image comes from, and the secret key of the image numbers: never pass this on",
@@ -77,33 +79,19 @@ def write_report(out: Path) -> Path:
 def render(run: RunFolder) -> str:
     """Return the whole page as HTML."""
     facts = gather_facts(run)
+    listed = list_decided(run, facts)
     tested = read_tests(run.maps.check if run.maps else {})
     technical = read_technical(run.validation)
     validity = read_validity(run.validation, run.path / "validation")
-    environment = Environment(
-        loader=PackageLoader("medstrata", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        count=wording.count,
-        percent=wording.percent,
-        number=wording.number,
-        readable=wording.readable,
-        listing=wording.listing,
-    )
-    environment.globals.update(colour=colour, marker=marker, shade=shade)
-    environment.globals.update(agreement_words=wording.agreement, things=wording.things)
-    style = (Path(__file__).with_name("style.css")).read_text(encoding="utf-8")
-    return environment.get_template("template.html").render(
-        style=Markup(style),
+    return render_template(
+        "template.html",
         facts=facts,
         plan=run.plan,
         summary=summary(facts),
         findings=findings(facts, run.plan, tested, validity, technical),
+        decided_findings=decided_findings(listed),
         origin=read_origin(run.run),
+        decided=listed,
         cards=make_cards(run, facts),
         most_cards=MOST_CARDS,
         has_maps=run.maps is not None,
