@@ -30,9 +30,15 @@ class Finding:
     serious: bool = False
 
 
-def findings(facts: Facts, plan: dict[str, Any], tested: TestedMaps | None = None) -> list[Finding]:
-    """List what a reader should look at first, serious findings before the others."""
+def findings(
+    facts: Facts, plan: dict[str, Any], tested: TestedMaps | None = None, drift: dict[str, Any] | None = None
+) -> list[Finding]:
+    """List what a reader should look at first, serious findings before the others.
+
+    ``drift``: what drift.json holds, where the images are new to the model.
+    """
     found = [
+        *_drift(drift or {}),
         *_privacy(plan),
         *_collapse(facts),
         *_disagreement(facts),
@@ -54,6 +60,16 @@ def _maps(tested: TestedMaps | None) -> list[Finding]:
     judged = sum(bool(word) for word, _ in tested.tests)
     text = " ".join(sentence for word, sentence in tested.tests if word == "not passed")
     return [Finding("maps", f"The activation maps did not pass {tested.failed} of {judged} tests", text)]
+
+
+def _drift(drift: dict[str, Any]) -> list[Finding]:
+    if not drift.get("drift"):
+        return []
+    text = (
+        f"{drift['sentence']} The clusters were found in other images: where the new ones differ, a cluster may not "
+        "mean the same in them."
+    )
+    return [Finding("drift", "These images differ from those of the fit", text, serious=True)]
 
 
 def _privacy(plan: dict[str, Any]) -> list[Finding]:

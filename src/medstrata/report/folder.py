@@ -66,6 +66,8 @@ class RunFolder:
     model: dict[str, Any]
     run: dict[str, Any]
     maps: Maps | None
+    calibration: dict[str, Any] = field(default_factory=dict)
+    drift: dict[str, Any] = field(default_factory=dict)  # of images that are new to the model
 
 
 def read_run_folder(out: Path) -> RunFolder:
@@ -98,6 +100,8 @@ def read_run_folder(out: Path) -> RunFolder:
         model=_optional(out / "model.json", _read_json) or {},
         run=_optional(out / "run.json", _read_json) or {},
         maps=_read_maps(out / "maps"),
+        calibration=_optional(out / "calibration.json", _read_json) or {},
+        drift=_optional(out / "drift.json", _read_json) or {},
     )
     _check_rows(run)
     return run
@@ -114,6 +118,12 @@ def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
         return np.full(table.num_rows, np.nan)
     values: NDArray[np.float64] = pc.cast(table[name], pa.float64()).to_numpy()
     return values
+
+
+def sureness(assignments: pa.Table) -> NDArray[np.float64]:
+    """Return the calibrated probability of each image, the method's own where none is known."""
+    calibrated = numbers(assignments, "calibrated")
+    return np.where(np.isfinite(calibrated), calibrated, numbers(assignments, "probability"))
 
 
 def _check_rows(run: RunFolder) -> None:

@@ -37,6 +37,8 @@ FILES = {
     "assignments.parquet": "the cluster of each image and how sure it is",
     "soft_assignments.npy": "the probability of each cluster for each image",
     "contradictions.parquet": "images whose header contradicts their cluster, most certain first",
+    "calibration.json": "how probabilities were calibrated, and the rate of false alarms of the novelty flag",
+    "drift.json": "whether these images differ from those of the fit",
     "baselines.parquet": "the clusters that simple methods find in the same images",
     "maps": "what mattered in the images, on the grids of their sources",
     "run.json": "times, versions and the stages that were run",
@@ -95,7 +97,9 @@ def render(run: RunFolder) -> str:
         facts=facts,
         plan=run.plan,
         summary=summary(facts),
-        findings=findings(facts, run.plan, read_tests(run.maps.check if run.maps else {})),
+        findings=findings(facts, run.plan, read_tests(run.maps.check if run.maps else {}), run.drift),
+        no_drift="" if run.drift.get("drift") else run.drift.get("sentence", ""),
+        sure=sure_words(run),
         origin=read_origin(run.run),
         cards=make_cards(run, facts),
         most_cards=MOST_CARDS,
@@ -121,6 +125,31 @@ def summary(facts: Facts) -> str:
     left_out = facts.left_out
     parts.append(f"{left_out_words(facts)} {_were(left_out)} left out" if left_out else "nothing was left out")
     return "; ".join(parts) + "."
+
+
+def sure_words(run: RunFolder) -> str:
+    """Say what the numbers called "sure" mean, and how many images are flagged as novel."""
+    facts = run.calibration
+    if facts.get("calibrated"):
+        agreement, after = facts["agreement"], facts["error_after"]
+        meaning = (
+            "the calibrated probability that a fit on other patients would put an image into the same cluster, learned "
+            f"from {wording.count(facts['images'])} held-back images, {wording.percent(agreement['mean'])} of which "
+            f"came into the same one (calibration error {after['mean']:.3f}, 95 % interval {after['low']:.3f} to "
+            f"{after['high']:.3f}). It is provisional where only the clusters were read again, on the finished "
+            "embedding. It is not the chance that the cluster is right."
+        )
+    else:
+        meaning = (
+            "the probability that the method itself gives to an image's own cluster. It is not calibrated and is not "
+            "the chance that the cluster is right."
+        )
+    if "novel" not in run.assignments.column_names:
+        return meaning
+    novel = int(np.asarray(run.assignments["novel"]).sum())
+    if not facts.get("novelty", {}).get("can_flag"):
+        return f"{meaning} Too few patients were in the fit to flag novel images at a stated rate."
+    return f"{meaning} Flagged as novel: {wording.count(novel)}; of images like those of the fit about 1 % are."
 
 
 def _were(amount: int) -> str:
