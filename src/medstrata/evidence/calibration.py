@@ -3,9 +3,10 @@
 Without labels no probability is the chance that a cluster is right. What can be checked is agreement: of the images
 whose calibrated probability is .8, readers that never saw their patients put about .8 into the same (matched) cluster.
 
-One temperature T is learned: softmax(log q / T). On digits, clothes and MedNIST (2,000 images, principal components)
-it was, measured against whole refits on other patients, never worse than isotonic regression by cluster or over all,
-which follows chance differences between few readers, and about as good as two parameters (docs/results.md).
+One temperature T is learned: softmax(log q / T). Measured against whole refits on other patients it did as well as two
+parameters; isotonic regression, which follows chance differences between few readers, did no better (docs/results.md).
+A head is surer of the images it was learned from: q of the model's own fit images says nothing of new ones. So there
+are two temperatures, one learned from the model's q of its fit images, one from readers' q of images they did not see.
 
 Source: Guo, Pleiss, Sun, Weinberger: On calibration of modern neural networks. ICML 2017. Targets just inside 0 and 1:
 Platt: Probabilistic outputs for support vector machines, 1999.
@@ -34,15 +35,16 @@ TINY = 1e-12  # soft assignments below it are raised to it, so that their logari
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was learned from ``images`` held-back images of ``patients`` patients.
+    """What was learned from ``comparisons`` of one image with one fit that did not see its patient.
 
-    ``agreement``: share that was put into the same cluster; ``error_before`` and ``error_after``: expected calibration
-    error (0..1) of the model's own probability, and of the calibrated one on patients that T was not learned from.
-    Each is ``mean``, ``low`` and ``high``: 95 % intervals by a bootstrap of patients.
+    ``patients``: their number; ``agreement``: share that was put into the same cluster; ``error_before`` and
+    ``error_after``: expected calibration error (0..1) of the model's own probability, and of the calibrated one on
+    patients that T was not learned from. Each is ``mean``, ``low`` and ``high``: 95 % intervals by a bootstrap of
+    patients.
     """
 
     temperature: float
-    images: int
+    comparisons: int
     patients: int
     agreement: Interval
     error_before: Interval
@@ -76,7 +78,7 @@ def calibrate(
         after[back] = confidence(q[back], _temperature(q[learned], right[learned]))
     return Calibration(
         temperature=_temperature(q, right),
-        images=len(q),
+        comparisons=len(q),
         patients=len(names),
         agreement=mean_interval(right.astype(np.float64), seed, patients.tolist()),
         error_before=calibration_error(q.max(axis=1), right, patients, seed),

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from medstrata.evidence.calibration import calibrate, confidence
 from medstrata.evidence.drift import Batch, drift
-from medstrata.evidence.held_back import FOLDS, How, held_back_agreement
+from medstrata.evidence.held_back import How, held_back_agreement
 from medstrata.evidence.novelty import FALSE_ALARMS, flags, share_beyond
 from medstrata.evidence.typicality import REJECT_NOVELTY, FitReference, relative_novelty
+from medstrata.learning.reading import READERS
 from medstrata.methods.method import ClusteringMethod
 from medstrata.run import Progress, read_json, write_json
 
@@ -52,8 +53,13 @@ def learn_calibration(
     found = held_back_agreement(z, q.argmax(axis=1), names, how, progress)
     if found is None:
         return unknown_calibration(reference, TOO_FEW)
-    learned = calibrate(q[found.rows], found.agreed, names[found.rows], method.random_state)
-    return {"calibrated": True, **asdict(learned), "readers": FOLDS, "refits": 0, "novelty": _novelty(reference)}
+    unseen = found.soft if method.assignment in READERS else q[found.rows]  # prototypes of k-means: another scale
+    by_reader = [float(found.agreed[found.reader == number].mean()) for number in np.unique(found.reader)]
+    learned = {
+        name: asdict(calibrate(soft, found.agreed, names[found.rows], method.random_state))
+        for name, soft in (("fit", q[found.rows]), ("new", unseen))
+    }
+    return {"calibrated": True, "refits": 0, "by_reader": by_reader, **learned, "novelty": _novelty(reference)}
 
 
 def unknown_calibration(reference: FitReference, reason: str = UNKNOWN) -> dict[str, Any]:
@@ -61,20 +67,26 @@ def unknown_calibration(reference: FitReference, reason: str = UNKNOWN) -> dict[
     return {"calibrated": False, "reason": reason, "novelty": _novelty(reference)}
 
 
-def add_calibrated(table: pa.Table, q: Floats, facts: dict[str, Any]) -> pa.Table:
-    """Return ``table`` with the column ``calibrated`` after ``probability``; null where no temperature is known."""
-    values = pa.array(confidence(q, facts["temperature"])) if facts["calibrated"] else pa.nulls(len(q), pa.float64())
+def add_calibrated(table: pa.Table, q: Floats, facts: dict[str, Any], new: bool) -> pa.Table:
+    """Return ``table`` with the column ``calibrated`` after ``probability``; null where no temperature is known.
+
+    ``new``: whether the images are new to the model.
+    """
+    values = pa.nulls(len(q), pa.float64())
+    if facts["calibrated"]:
+        values = pa.array(confidence(q, facts["new" if new else "fit"]["temperature"]))
     return table.add_column(table.column_names.index("probability") + 1, "calibrated", values)
 
 
-def calibration_sentence(facts: dict[str, Any]) -> str:
-    """Say what the calibration found."""
+def calibration_sentence(facts: dict[str, Any], new: bool) -> str:
+    """Say what the calibration found. ``new``: for images that are new to the model."""
     if not facts["calibrated"]:
         return f"probabilities are not calibrated. {facts['reason']}"
-    before, after = (facts[name]["mean"] for name in ("error_before", "error_after"))
+    learned = facts["new" if new else "fit"]
+    before, after = (learned[name]["mean"] for name in ("error_before", "error_after"))
     return (
-        f"of {facts['images']} held-back images {facts['agreement']['mean']:.0%} came into the same cluster; "
-        f"calibration error {before:.3f}, after calibration {after:.3f} (provisional: on the finished embedding)"
+        f"{learned['agreement']['mean']:.0%} of held-back images came into the same cluster; calibration error "
+        f"{before:.3f}, after calibration {after:.3f} (provisional: on the finished embedding)"
     )
 
 

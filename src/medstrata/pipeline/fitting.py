@@ -161,11 +161,11 @@ def _sure(
         facts = calibrating.learn_calibration(method, z, q, reference, names, progress)
     table = assignments_table(image_ids, z, q, reference, names.tolist())
     write_json(out / calibrating.CALIBRATION, facts)
-    say(f"assign: {calibrating.calibration_sentence(facts)}")
+    say(f"assign: {calibrating.calibration_sentence(facts, copied)}")
     if copied:
         batch = Batch(z, q.argmax(axis=1), np.asarray(table["novelty"]), names)
         say(f"assign: {calibrating.write_drift(out, batch, reference, fit_q)}")
-    return calibrating.add_calibrated(table, q, facts)
+    return calibrating.add_calibrated(table, q, facts, copied)
 
 
 def _contradictions(out: Path, assignments: pa.Table, q: Floats) -> pa.Table:

@@ -131,14 +131,15 @@ def sure_words(run: RunFolder) -> str:
     """Say what the numbers called "sure" mean, and how many images are flagged as novel."""
     facts = run.calibration
     if facts.get("calibrated"):
-        agreement, after = facts["agreement"], facts["error_after"]
+        learned = facts["new" if run.drift else "fit"]
+        agreement, after = learned["agreement"], learned["error_after"]
         meaning = (
             "the calibrated probability that a fit on other patients would put an image into the same cluster, learned "
-            f"from {wording.count(facts['images'])} held-back images, {wording.percent(agreement['mean'])} of which "
-            f"came into the same one (calibration error {after['mean']:.3f}, 95 % interval {after['low']:.3f} to "
-            f"{after['high']:.3f}). It is provisional where only the clusters were read again, on the finished "
-            "embedding. It is not the chance that the cluster is right."
+            f"from held-back images, {wording.percent(agreement['mean'])} of which came into the same one (calibration "
+            f"error {after['mean']:.3f}, 95 % interval {after['low']:.3f} to {after['high']:.3f}). It is not the "
+            "chance that the cluster is right"
         )
+        meaning += "." if facts.get("refits") else ", and provisional: only the clusters were read again, nothing else."
     else:
         meaning = (
             "the probability that the method itself gives to an image's own cluster. It is not calibrated and is not "
