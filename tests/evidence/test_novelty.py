@@ -56,7 +56,7 @@ def test_the_rate_holds_for_patients_with_many_images_and_would_not_if_patients_
         with_patients.append(flags(judged(z, patients, new, of_new)).mean())
         without.append(flags(judged(z, None, new, None)).mean())
     assert 0.002 <= np.mean(with_patients) <= 0.018  # nominal .01
-    assert np.mean(without) > 0.5  # their fit images have near neighbours of the same patient, new ones have none
+    assert np.mean(without) > 0.25  # their fit images have near neighbours of the same patient, new ones have none
 
 
 def test_another_kind_is_flagged() -> None:
