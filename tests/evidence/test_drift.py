@@ -88,7 +88,16 @@ def test_farther_out_is_one_sided_and_knows_ties() -> None:
     near, far = np.arange(20.0), np.arange(20.0) + 15
     assert farther_out(far, near)[0] < 1e-3 and farther_out(near, far)[0] > 0.99
     assert farther_out(far, near)[1] == pytest.approx(roc_auc_score([1] * 20 + [0] * 20, [*far, *near]))
-    assert farther_out(np.zeros(20), np.zeros(30)) == (pytest.approx(0.5, abs=0.51), 0.5)
+    assert farther_out(np.zeros(20), np.zeros(30)) == (1.0, 0.5)
+
+
+def test_many_new_images_that_lie_slightly_farther_out_are_no_finding() -> None:
+    """Of .54: what a network that learned from the fit images does to them."""
+    generator = np.random.default_rng(0)
+    fit, new = generator.normal(0, 1, 20_000), generator.normal(0.14, 1, 20_000)
+    p, effect = farther_out(new, fit)
+    assert p == 1.0 and effect == pytest.approx(0.54, abs=0.01)
+    assert farther_out(new + 0.14, fit)[0] < 1e-3
 
 
 def test_told_apart_by_a_direction_and_not_by_a_constant() -> None:

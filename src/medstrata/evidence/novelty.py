@@ -1,8 +1,8 @@
 """Is an image new to the model? A conformal p-value from distances to other patients, and a flag with a stated rate.
 
-Each fit image is compared with the fit images of other patients, as a new patient's image is. Where a new patient is
-like those of the fit, at most about ``FALSE_ALARMS`` of such patients' images are flagged. The network was trained on
-the fit images, which may bring them nearer to each other than new ones; docs/results.md says what was measured.
+Each fit image is compared with the fit images of other patients, as a new patient's image is. Where the embedding is
+given, ``FALSE_ALARMS`` of the images of patients like those of the fit are flagged. A network that learned from the fit
+images brings them nearer to each other than new ones, so that more are: 1 to 4 of 100 were measured (docs/results.md).
 
 Source: Vovk, Gammerman, Shafer: Algorithmic learning in a random world, 2005; patients with several images: Lee,
 Barber, Willett: Distribution-free inference with hierarchical data, 2023.

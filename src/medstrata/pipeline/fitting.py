@@ -19,6 +19,7 @@ from medstrata.errors import FitError, RunFolderError
 from medstrata.evidence.contradictions import COLUMNS, contradictions
 from medstrata.evidence.drift import Batch
 from medstrata.evidence.maps.cohort_file import COHORT, COPIED
+from medstrata.evidence.novelty import FALSE_ALARMS
 from medstrata.evidence.typicality import assignments_table, fit_reference, patient_names
 from medstrata.images.plan import Plan
 from medstrata.learning.reading import read_clusters
@@ -134,7 +135,7 @@ def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None
     novel = int(np.asarray(table["novel"]).sum())
     say(
         f"assign: {len(table)} images, sizes {', '.join(map(str, sizes))}; {rejected} rejected as unlike the rest, "
-        f"{novel} flagged as novel (of images like those of the fit about 1 % are)"
+        f"{novel} flagged as novel (nominal rate of false alarms: {FALSE_ALARMS:.0%})"
     )
     return {"rejected": rejected, "novel": novel}
 
