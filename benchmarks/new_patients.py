@@ -91,10 +91,10 @@ def batches(name: str, method: str, clusters: int, count: int, size: int, splits
         if pixels.shape[1:] == images(OTHER_KIND)["images"].shape[1:]:
             changed["fashion"] = images(OTHER_KIND)["images"][split * 20 : split * 20 + size]
         rows.append({kind: judged(model, batch, reference, q, split) for kind, batch in changed.items()})
-        means = {
-            kind: {key: np.mean([row[kind][key] for row in rows]) for key in entry} for kind, entry in rows[0].items()
-        }
-        print(json.dumps({"set": name, "method": method, "splits": split + 1, **means}), flush=True)
+        means: dict[str, Any] = {"set": name, "method": method, "splits": split + 1}
+        for kind, entry in rows[0].items():
+            means[kind] = {key: float(np.mean([row[kind][key] for row in rows])) for key in entry}
+        print(json.dumps(means), flush=True)
 
 
 def judged(model: Any, batch: NDArray[Any], reference: FitReference, q: NDArray[Any], seed: int) -> dict[str, float]:
@@ -112,4 +112,5 @@ def judged(model: Any, batch: NDArray[Any], reference: FitReference, q: NDArray[
 
 if __name__ == "__main__":
     what, name, method, *numbers = sys.argv[1:]
-    {"calibration": calibration, "drift": batches}[what](name, method, *(int(number) for number in numbers))
+    chosen: dict[str, Any] = {"calibration": calibration, "drift": batches}
+    chosen[what](name, method, *(int(number) for number in numbers))
