@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from command_line import medstrata, write_array
+from command_line import images, medstrata, write_array
 from medstrata.pipeline.stages import NAMES
 
 pytestmark = pytest.mark.usefixtures("quick_fits")
@@ -201,8 +201,46 @@ def test_assign_sorts_new_images_into_a_folder_of_their_own(done: tuple[Path, Pa
             assert explained[row["row"]]["completeness"] == pytest.approx(row["completeness"], rel=1e-3)
     assert found[4]["cluster"] == -1 and found[4]["novelty"] > 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert (tmp_path / "new_out" / "report.html").exists()
+    drift = json.loads((tmp_path / "new_out" / "drift.json").read_text())
+    assert not drift["tested"] and "5 new patients are too few" in answer.err
+    assert "not calibrated" in answer.err and {row["calibrated"] for row in found} == {None}  # of 18 images
+    assert drift["sentence"] in (tmp_path / "new_out" / "report.html").read_text()
     assert medstrata("assign", out, tmp_path / "new.npy", tmp_path / "new_out").err.count("up to date") >= 5
+
+
+def test_assign_says_how_sure_it_is_and_whether_the_new_images_differ(tmp_path: Path) -> None:
+    source, out = write_array(tmp_path / "in", 120), tmp_path / "out"
+    answer = medstrata("run", source, out, "--clusters", 3, "--method", "pca")
+    assert answer.code == 0 and "100% of held-back images came into the same cluster" in answer.err, answer.err
+    facts = json.loads((out / "calibration.json").read_text())
+    assert facts["calibrated"] and facts["refits"] == 0 and facts["by_reader"] == [1.0] * 4
+    assert facts["fit"]["comparisons"] == facts["new"]["comparisons"] == 240
+    assert facts["novelty"] | {"rejected_share_below": 0} == {
+        "false_alarm_rate": 0.01,
+        "patients": 120,
+        "can_flag": True,
+        "rejected_share": 0.0,
+        "rejected_share_below": 0,
+    }
+    fit = pq.read_table(out / "assignments.parquet")
+    named = ["probability", "calibrated", "margin", "typicality", "novelty", "novelty_p", "novel"]
+    assert fit.column_names == ["image_id", "cluster", "nearest", *named]
+    assert min(fit["calibrated"].to_pylist()) > 1 / 3 and max(fit["calibrated"].to_pylist()) <= 1
+    assert not (out / "drift.json").exists()
+    alike = images(160)[0][120:]
+    for name, new, differs in (("alike", alike, False), ("inverted", 255 - alike, True)):
+        np.save(tmp_path / f"{name}.npy", new)
+        answer = medstrata("assign", out, tmp_path / f"{name}.npy", tmp_path / name)
+        assert answer.code == 0, answer.err
+        drift = json.loads((tmp_path / name / "drift.json").read_text())
+        assert drift["tested"] and drift["drift"] is differs and drift["sentence"] in answer.err
+        assert drift["patients"] == {"new": 40, "fit": 120, "in_both": 0}
+        assert (tmp_path / name / "calibration.json").read_bytes() == (out / "calibration.json").read_bytes()
+        flagged = pq.read_table(tmp_path / name / "assignments.parquet")["novel"].to_pylist()
+        assert sum(flagged) == 40 if differs else sum(flagged) <= 3
+        page = (tmp_path / name / "report.html").read_text()
+        assert drift["sentence"] in page and ('data-kind="drift"' in page) is differs
+        assert "calibrated probability" in page
 
 
 def test_one_new_image_is_enough_to_assign(done: tuple[Path, Path], tmp_path: Path) -> None:
@@ -217,7 +255,7 @@ def test_one_new_image_is_enough_to_assign(done: tuple[Path, Path], tmp_path: Pa
     assert summary["caution"] == "" and summary["scale"] > 0
     # A model that sorts images through another folder of new images still knows what is usual for it.
     assert medstrata("assign", tmp_path / "new_out", tmp_path / "in", tmp_path / "third").code == 0
-    for name in ("fit_embeddings.npy", "fit_soft_assignments.npy", "fit_cohort.safetensors"):
+    for name in ("fit_embeddings.npy", "fit_soft_assignments.npy", "fit_patients.parquet", "fit_cohort.safetensors"):
         assert (tmp_path / "third" / name).read_bytes() == (tmp_path / "new_out" / name).read_bytes()
     answer = medstrata("explain", tmp_path / "third", "--check")
     assert answer.code == 0 and "not fitted again" in answer.err

@@ -31,7 +31,8 @@ def naive_spread(z: Floats, others: list[Floats]) -> Floats:
 def test_table_of_the_fit_set_equals_loops() -> None:
     ids, z, soft = two_groups()
     table = assignments_table(ids, z.astype(np.float32), soft.astype(np.float32))
-    assert table.column_names == ["image_id", "cluster", "nearest", "probability", "margin", "typicality", "novelty"]
+    named = ["image_id", "cluster", "nearest", "probability", "margin", "typicality", "novelty", "novelty_p", "novel"]
+    assert table.column_names == named
     z, soft = z.astype(np.float32).astype(np.float64), soft.astype(np.float32).astype(np.float64)
     spread = naive_spread(z, [np.delete(z, i, axis=0) for i in range(len(z))])
     np.testing.assert_allclose(table["novelty"].to_numpy(), spread / np.percentile(spread, 99), rtol=1e-9)
@@ -119,7 +120,7 @@ def test_far_offset_does_not_blur_neighbours() -> None:
     generator = np.random.default_rng(2)
     z = generator.normal(size=(60, 3))
     rows = np.arange(60)
-    near, far = neighbour_distance(z, z, rows), neighbour_distance(z + 1e6, z + 1e6, rows)
+    near, far = neighbour_distance(z, z, rows, rows), neighbour_distance(z + 1e6, z + 1e6, rows, rows)
     np.testing.assert_allclose(far, near, rtol=1e-6)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 import run_folder
 from medstrata.pipeline.associating import clinical_associations, technical_associations
-from medstrata.report.attention import findings
+from medstrata.report.attention import Checks, findings
 from medstrata.report.confounded import read_clinical, read_technical
 from medstrata.report.facts import gather_facts
 from medstrata.report.folder import read_run_folder
@@ -29,7 +29,7 @@ def scanned(out: Path, vendors: list[str]) -> dict[str, Any]:
 
 def scanner_finding(out: Path, found: dict[str, Any], goal: str = "subtypes") -> Any:
     run = read_run_folder(out)
-    listed = findings(gather_facts(run), {"goal": goal}, technical=read_technical(found))
+    listed = findings(gather_facts(run), {"goal": goal}, Checks(technical=read_technical(found)))
     return next((one for one in listed if one.kind == "scanner"), None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from medstrata.report.attention import findings
+from medstrata.report.attention import Checks, findings
 from medstrata.report.cards import make_cards
 from medstrata.report.facts import gather_facts
 from medstrata.report.folder import read_run_folder
@@ -44,7 +44,9 @@ def test_failed_tests_stand_among_what_to_look_at_first(tmp_path: Path) -> None:
     (out / "maps" / "check.json").write_text(json.dumps(check))
     run = read_run_folder(out)
     assert run.maps is not None
-    (found,) = [one for one in findings(gather_facts(run), run.plan, read_tests(run.maps.check)) if one.kind == "maps"]
+    (found,) = [
+        one for one in findings(gather_facts(run), run.plan, Checks(read_tests(run.maps.check))) if one.kind == "maps"
+    ]
     assert found.title == "The activation maps did not pass 1 of 1 tests" and found.text == test["sentence"]
     assert found.title in render(run) and "0.40 to 0.60" in render(run)
 

@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 
 from medstrata.errors import FitError
 from medstrata.evidence.metrics import REJECTED
+from medstrata.evidence.novelty import TOLERANCE, flags, p_values
 
 Floats = NDArray[np.float64]
 
 REJECT_NOVELTY = 2.0
-"""An image whose novelty is larger is rejected (cluster -1): it lies twice as far out as 99 % of the fit images."""
+"""An image whose novelty is larger is rejected (cluster -1): it lies twice as far out as 99 % of the fit images.
+
+Rejection is stricter than the flag ``novel``, which by its making holds for about 1 % of any batch, of the fit images
+too: those are to be looked at, and still belong to a cluster.
+"""
 
 NEIGHBOURS = 5
 LARGEST_REFERENCE = 20_000
@@ -27,7 +32,9 @@ NOVELTY_LIMIT = 1000.0
 """Novelty is cut here, so that it stays finite where the fit images are all equal."""
 
 DISTANCES_AT_ONCE = 1 << 23  # 64 MB of float64
-TOLERANCE = 1e-6  # relative; the same image in another batch may have an embedding that differs in the last bits
+
+Patients = Sequence[str | None]
+"""Pseudonyms of the patients of the images; None or "": unknown, taken as a patient of its own."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +42,26 @@ class FitReference:
     """What new images are compared with.
 
     ``centres`` (K, Z), NaN where a cluster is empty; ``distances``: per cluster its members' distances to the centre,
-    ascending; ``embeddings`` (R, Z) with their rows ``chosen`` (R,) in the fit set; ``scale``: the 99th percentile of
-    the mean distance of an image to its nearest neighbours.
+    ascending; ``embeddings`` (R, Z) with their rows ``chosen`` (R,) in the fit set, their ``patients`` (R,) and
+    ``spread`` (R,): the mean distance to the nearest neighbours of other patients; ``scale``: its 99th percentile.
     """
 
     centres: Floats
     distances: list[Floats]
     embeddings: Floats
     chosen: NDArray[np.int64]
+    patients: NDArray[np.str_]
+    spread: Floats
     scale: float
 
 
 def fit_reference(
-    embeddings: NDArray[np.floating], soft_assignments: NDArray[np.floating], seed: int = 0
+    embeddings: NDArray[np.floating],
+    soft_assignments: NDArray[np.floating],
+    patients: Patients | None = None,
+    seed: int = 0,
 ) -> FitReference:
-    """Measure the fit set: ``embeddings`` (N, Z) and ``soft_assignments`` (N, K).
+    """Measure the fit set: ``embeddings`` (N, Z), ``soft_assignments`` (N, K) and ``patients`` (N,).
 
     Above 20,000 images the neighbours are sought among a random subset of that size (a function of ``seed``).
 
@@ -69,9 +81,17 @@ def fit_reference(
     chosen = np.arange(len(z))
     if len(z) > LARGEST_REFERENCE:
         chosen = np.sort(np.random.default_rng(seed).choice(len(z), LARGEST_REFERENCE, replace=False))
-    spread = neighbour_distance(z[chosen], z[chosen], np.arange(len(chosen)))
+    names = patient_names(patients, len(z), "fit")[chosen]
+    codes = np.unique(names, return_inverse=True)[1]
+    spread = neighbour_distance(z[chosen], z[chosen], codes, codes)
     scale = float(np.percentile(spread, 99)) or float(spread.max())  # 0 where 99 % of the images are duplicates
-    return FitReference(centres, distances, z[chosen], chosen, scale)
+    return FitReference(centres, distances, z[chosen], chosen, names, spread, scale)
+
+
+def patient_names(patients: Patients | None, count: int, batch: str) -> NDArray[np.str_]:
+    """Return a name for the patient of each of ``count`` images; one of its own in this ``batch`` where unknown."""
+    given: Patients = [None] * count if patients is None else patients
+    return np.array([name or f"{batch} image {row}" for row, name in enumerate(given)], dtype=np.str_)
 
 
 def assignments_table(
@@ -79,33 +99,39 @@ def assignments_table(
     embeddings: NDArray[np.floating],
     soft_assignments: NDArray[np.floating],
     reference: FitReference | None = None,
+    patients: Patients | None = None,
     seed: int = 0,
 ) -> pa.Table:
     """Return the table of assignments.parquet for M images.
 
-    ``embeddings`` (M, Z) and ``soft_assignments`` (M, K). Without ``reference`` the images are the fit set itself and
-    none is its own neighbour; with it they are new images. Columns:
+    ``embeddings`` (M, Z), ``soft_assignments`` (M, K) and ``patients`` (M,). Without ``reference`` the images are the
+    fit set itself; with it they are new images. Images of one patient are no neighbours: a new patient has none of his
+    own either, and would seem farther out than the fit images. Columns:
 
     - ``cluster``: ``nearest``, or -1 (rejected) where novelty > ``REJECT_NOVELTY``
     - ``nearest``: the cluster of largest soft assignment
     - ``probability``: that largest soft assignment; ``margin``: the largest minus the second (K = 1: minus 0)
     - ``typicality``, 0..1: share of the cluster's fit images that lie at least as far from its centre (the mean of
       their embeddings); 1 = the most typical, 0 = farther out than all; 0 for a cluster without fit images
-    - ``novelty``, 0..1000: mean distance to the 5 nearest fit images, divided by the 99th percentile of the same in the
-      fit set; > 1 = farther out than 99 % of the fit images
+    - ``novelty``, 0..1000: mean distance to the 5 nearest fit images of other patients, divided by the 99th percentile
+      of the same in the fit set; > 1 = farther out than 99 % of the fit images
+    - ``novelty_p``, 0..1: share of patients' fit images that lie at least as far out (``novelty.p_values``)
+    - ``novel``: ``novelty_p`` is at most .01, the rate of false alarms among new patients like those of the fit
 
     Raises
     ------
     FitError : embeddings that are not finite
     """
     z = _finite(embeddings)
-    own_rows = None
+    names = patient_names(patients, len(z), "fit" if reference is None else "new")
     if reference is None:
-        reference = fit_reference(z, soft_assignments, seed)
-        own_rows = np.full(len(z), -1)
-        own_rows[reference.chosen] = np.arange(len(reference.chosen))
+        reference = fit_reference(z, soft_assignments, patients, seed)
     nearest = soft_assignments.argmax(axis=1)
-    novelty = _novelty(neighbour_distance(z, reference.embeddings, own_rows), reference.scale)
+    codes = np.unique(np.concatenate([names, reference.patients]), return_inverse=True)[1]
+    of_reference = codes[len(z) :]
+    distance = neighbour_distance(z, reference.embeddings, codes[: len(z)], of_reference)
+    novelty = relative_novelty(distance, reference.scale)
+    p = p_values(distance, reference.spread, of_reference)
     ordered = np.sort(np.pad(soft_assignments.astype(np.float64), ((0, 0), (1, 0))), axis=1)
     return pa.table(
         {
@@ -116,6 +142,8 @@ def assignments_table(
             "margin": ordered[:, -1] - ordered[:, -2],
             "typicality": typicality(z, nearest, reference),
             "novelty": novelty,
+            "novelty_p": p,
+            "novel": flags(p),
         }
     )
 
@@ -135,32 +163,37 @@ def typicality(z: Floats, nearest: NDArray[np.integer], reference: FitReference)
     return result
 
 
-def neighbour_distance(z: Floats, reference: Floats, own_rows: NDArray[np.integer] | None = None) -> Floats:
+def neighbour_distance(
+    z: Floats,
+    reference: Floats,
+    patients: NDArray[np.integer] | None = None,
+    of_reference: NDArray[np.integer] | None = None,
+) -> Floats:
     """Return the mean distance of each row of ``z`` (M, Z) to its 5 nearest rows of ``reference`` (R, Z), exactly.
 
-    ``own_rows`` (M,): the row of ``reference`` that is the image itself and does not count, -1 for none. Fewer than 5
-    other rows: the mean over those; none: 0.
+    Rows of the same patient do not count: ``patients`` (M,) and ``of_reference`` (R,) are codes. Fewer than 5 other
+    rows: the mean over those; none: 0.
     """
-    count = min(NEIGHBOURS, len(reference) - (own_rows is not None))
+    count = min(NEIGHBOURS, len(reference))
     result = np.zeros(len(z))
-    if count < 1:
-        return result
     middle = reference.mean(axis=0)  # less rounding in the products below
     centred, squares = reference - middle, np.square(reference - middle).sum(axis=1)
     step = max(1, DISTANCES_AT_ONCE // len(reference))
     for start in range(0, len(z), step):
         block = z[start : start + step]
         closeness = squares - 2 * (block - middle) @ centred.T  # squared distance up to a constant of each row
-        if own_rows is not None:
-            own = own_rows[start : start + step]
-            closeness[np.flatnonzero(own >= 0), own[own >= 0]] = np.inf
+        if patients is not None:
+            closeness[patients[start : start + step, None] == of_reference] = np.inf
         found = np.argpartition(closeness, count - 1, axis=1)[:, :count]
+        counted = np.isfinite(np.take_along_axis(closeness, found, axis=1))
         # The products only choose the neighbours: their differences give 0 for duplicates, where products would not.
-        result[start : start + step] = np.linalg.norm(block[:, None] - reference[found], axis=2).mean(axis=1)
+        distances = np.linalg.norm(block[:, None] - reference[found], axis=2) * counted
+        result[start : start + step] = distances.sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
     return result
 
 
-def _novelty(distance: Floats, scale: float) -> Floats:
+def relative_novelty(distance: Floats, scale: float) -> Floats:
+    """Return distances (M,) in units of ``scale``, cut at 1000; 0 stays 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(distance > 0, distance / scale, 0.0)
     return np.minimum(ratio, NOVELTY_LIMIT)

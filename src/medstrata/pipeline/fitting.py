@@ -17,16 +17,20 @@ from numpy.typing import NDArray
 
 from medstrata.errors import FitError, RunFolderError
 from medstrata.evidence.contradictions import COLUMNS, contradictions
+from medstrata.evidence.drift import Batch
 from medstrata.evidence.maps.cohort_file import COHORT, COPIED
-from medstrata.evidence.typicality import assignments_table, fit_reference
+from medstrata.evidence.novelty import FALSE_ALARMS
+from medstrata.evidence.typicality import assignments_table, fit_reference, patient_names
 from medstrata.images.plan import Plan
 from medstrata.learning.reading import read_clusters
 from medstrata.methods.files import load
 from medstrata.methods.method import ClusteringMethod
 from medstrata.methods.principal import PrincipalComponents
 from medstrata.methods.settings import make_method
+from medstrata.pipeline import calibrating
 from medstrata.pipeline.inputs import forget_checkpoints
-from medstrata.run import Progress, RunFolder, atomic, processors, read_json, write_table
+from medstrata.pipeline.patients import known_patients
+from medstrata.run import Progress, RunFolder, atomic, processors, read_json, write_json, write_table
 
 Floats = NDArray[np.float32]
 REFERENCE = ("fit_embeddings.npy", "fit_soft_assignments.npy")  # of the images a copied model was fitted on
@@ -122,17 +126,48 @@ def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None
     for warning in caught:
         say(f"assign: {warning.message}")
     image_ids, z, q = average_rows(ids, z, q)
-    copied = (out / REFERENCE[0]).exists()  # the model was fitted elsewhere: these images are new to it
-    reference = fit_reference(*(np.load(out / name) for name in REFERENCE)) if copied else None
-    table = assignments_table(image_ids.tolist(), z, q, reference)
+    table = _sure(out, method, image_ids.tolist(), z, q, progress, say)
     _write_array(out / "embeddings.npy", z)
     _write_array(out / "soft_assignments.npy", q)
     write_table(out / "assignments.parquet", table)
     write_table(out / "contradictions.parquet", _contradictions(out, table, q))
     rejected = int((np.asarray(table["cluster"]) < 0).sum())
     sizes = np.bincount(np.asarray(table["nearest"]), minlength=q.shape[1])
-    say(f"assign: {len(table)} images, sizes {', '.join(map(str, sizes))}; {rejected} rejected as unlike the rest")
-    return {"rejected": rejected}
+    novel = int(np.asarray(table["novel"]).sum())
+    say(
+        f"assign: {len(table)} images, sizes {', '.join(map(str, sizes))}; {rejected} rejected as unlike the rest, "
+        f"{novel} flagged as novel (nominal rate of false alarms: {FALSE_ALARMS:.0%})"
+    )
+    return {"rejected": rejected, "novel": novel}
+
+
+def _sure(
+    out: Path,
+    method: ClusteringMethod,
+    image_ids: list[str],
+    z: Floats,
+    q: Floats,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> pa.Table:
+    """Return the table of assignments; write calibration.json and, for images new to the model, drift.json."""
+    patients = known_patients(out, image_ids)
+    copied = (out / REFERENCE[0]).exists()  # the model was fitted elsewhere: these images are new to it
+    names = patient_names(patients, len(z), "new" if copied else "fit")
+    if copied:
+        fit_z, fit_q = (np.load(out / name) for name in REFERENCE)
+        reference = fit_reference(fit_z, fit_q, calibrating.fit_patients(out))
+        facts = calibrating.read_calibration(out, reference)
+    else:
+        reference = fit_reference(z, q, names.tolist())
+        facts = calibrating.learn_calibration(method, z, q, reference, names, progress)
+    table = assignments_table(image_ids, z, q, reference, names.tolist())
+    write_json(out / calibrating.CALIBRATION, facts)
+    say(f"assign: {calibrating.calibration_sentence(facts, copied)}")
+    if copied:
+        batch = Batch(z, q.argmax(axis=1), np.asarray(table["novelty"]), names)
+        say(f"assign: {calibrating.write_drift(out, batch, reference, fit_q)}")
+    return calibrating.add_calibrated(table, q, facts, copied)
 
 
 def _contradictions(out: Path, assignments: pa.Table, q: Floats) -> pa.Table:
@@ -183,10 +218,25 @@ def copy_model(trained: Path, out: Path) -> None:
             raise RunFolderError(f"{source} is missing in {trained}. Run: medstrata run INPUT OUT")
         with atomic(out / target) as part:
             shutil.copyfile(trained / source, part)
+    _copy_patients(trained, out, again)
+    if (trained / calibrating.CALIBRATION).exists():  # not in a folder of an earlier version
+        with atomic(out / calibrating.CALIBRATION) as part:
+            shutil.copyfile(trained / calibrating.CALIBRATION, part)
     cohorts = [file for file in (trained / COPIED, trained / "maps" / COHORT) if file.exists()]
     if cohorts:  # none where the method has no maps
         with atomic(out / COPIED) as part:
             shutil.copyfile(cohorts[0], part)
+
+
+def _copy_patients(trained: Path, out: Path, again: bool) -> None:
+    """Keep the pseudonyms of the fit's patients, so that images of one patient are never compared with each other."""
+    if again:
+        patients = calibrating.fit_patients(trained)
+    else:
+        table = pq.read_table(trained / "assignments.parquet", columns=["image_id"])
+        patients = known_patients(trained, table["image_id"].to_pylist())
+    if patients is not None:
+        write_table(out / calibrating.FIT_PATIENTS, pa.table({"patient": pa.array(patients, pa.string())}))
 
 
 def copy_plan(trained: Path, out: Path) -> None:

@@ -9,13 +9,18 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from medstrata.evidence.association.patients import unit_of
+
+def known_patients(out: Path, image_ids: Sequence[str]) -> list[str | None]:
+    """Return the pseudonym of each image's patient, None where the headers tell none."""
+    if not (out / "catalog.parquet").exists():
+        return [None] * len(image_ids)
+    table = pq.read_table(out / "catalog.parquet", columns=["image_id", "patient"])
+    known = dict(zip(table["image_id"].to_pylist(), table["patient"].to_pylist(), strict=True))
+    return [known.get(image_id) or None for image_id in image_ids]
 
 
 def patients_of(out: Path, image_ids: Sequence[str]) -> NDArray[np.str_]:
     """Return the patients' pseudonyms (M,) of images, an image of an unknown patient standing for itself."""
-    if not (out / "catalog.parquet").exists():
-        return np.array(image_ids, dtype=np.str_)
-    table = pq.read_table(out / "catalog.parquet", columns=["image_id", "patient"])
-    unit = unit_of(table["image_id"].to_pylist(), table["patient"].to_pylist())
-    return np.array([unit.get(image_id, image_id) for image_id in image_ids], dtype=np.str_)
+    known = known_patients(out, image_ids)
+    units = [patient or image_id for patient, image_id in zip(known, image_ids, strict=True)]
+    return np.array(units, dtype=np.str_)

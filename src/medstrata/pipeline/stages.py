@@ -200,7 +200,7 @@ STAGES = (
     Stage("fit", ("model.safetensors", "model.json", "history.jsonl", "baselines.parquet"), _fit_inputs, _fit),
     Stage(
         "assign",
-        ("embeddings.npy", "soft_assignments.npy", "assignments.parquet", "contradictions.parquet"),
+        ("embeddings.npy", "soft_assignments.npy", "assignments.parquet", "contradictions.parquet", "calibration.json"),
         lambda job: [job.folder.token("decode"), job.folder.token("fit")],
         _assign,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,26 +32,31 @@ class Finding:
     serious: bool = False
 
 
-def findings(
-    facts: Facts,
-    plan: dict[str, Any],
-    tested: TestedMaps | None = None,
-    validity: Validity | None = None,
-    technical: Technical | None = None,
-) -> list[Finding]:
+@dataclass(frozen=True)
+class Checks:
+    """What was checked besides the tables of the run; ``drift``: drift.json, where the images are new to the model."""
+
+    tested: TestedMaps | None = None
+    validity: Validity | None = None
+    technical: Technical | None = None
+    drift: dict[str, Any] = field(default_factory=dict)
+
+
+def findings(facts: Facts, plan: dict[str, Any], checks: Checks = Checks()) -> list[Finding]:
     """List what a reader should look at first, serious findings before the others."""
     found = [
+        *_drift(checks.drift),
         *_privacy(plan),
-        *_validity(validity),
+        *_validity(checks.validity),
         *_collapse(facts),
         *_disagreement(facts),
-        *_scanner(technical, plan),
+        *_scanner(checks.technical, plan),
         *_tiny(facts),
         *_baselines(facts),
         *_contradictions(facts),
         *_margins(facts),
         *_left_out(facts),
-        *_maps(tested),
+        *_maps(checks.tested),
     ]
     return sorted(found, key=lambda finding: not finding.serious)
 
@@ -70,6 +75,16 @@ def _maps(tested: TestedMaps | None) -> list[Finding]:
     judged = sum(bool(word) for word, _ in tested.tests)
     text = " ".join(sentence for word, sentence in tested.tests if word == "not passed")
     return [Finding("maps", f"The activation maps did not pass {tested.failed} of {judged} tests", text)]
+
+
+def _drift(drift: dict[str, Any]) -> list[Finding]:
+    if not drift.get("drift"):
+        return []
+    text = (
+        f"{drift['sentence']} The clusters were found in other images: where the new ones differ, a cluster may not "
+        "mean the same in them."
+    )
+    return [Finding("drift", "These images differ from those of the fit", text, serious=True)]
 
 
 def _privacy(plan: dict[str, Any]) -> list[Finding]:

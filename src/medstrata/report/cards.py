@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from medstrata.report.facts import Cluster, Facts
-from medstrata.report.folder import RunFolder, numbers, rows_of
+from medstrata.report.folder import RunFolder, numbers, rows_of, sureness
 from medstrata.report.pictures import MapPictures, Picture, Pictures
 
 MOST_CARDS = 60  # the largest clusters get a card, the others stand in the overview only
@@ -63,7 +63,7 @@ class _CardMaker:
         self._facts, self._per_line = facts, per_line
         self._pictures = Pictures(run)
         self._ids = run.assignments["image_id"]
-        self._probability = numbers(run.assignments, "probability")
+        self._probability = sureness(run.assignments)
         self._novelty = numbers(run.assignments, "novelty")
         typicality = numbers(run.assignments, "typicality")
         self._typicality = np.where(np.isfinite(typicality), typicality, self._probability)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from medstrata.report.comparison import Agreement, list_agreements
-from medstrata.report.folder import RunFolder, numbers, rows_of
+from medstrata.report.folder import RunFolder, numbers, rows_of, sureness
 from medstrata.report.headers import (
     Column,
     Name,
@@ -223,7 +223,7 @@ def _plain(value: object) -> str:
 
 def list_clusters(run: RunFolder, labels: Labels, n_clusters: int, columns: list[Column]) -> list[Cluster]:
     """Describe clusters 0..K-1, and -1 where some images fit none."""
-    probability, margin = numbers(run.assignments, "probability"), numbers(run.assignments, "margin")
+    probability, margin = sureness(run.assignments), numbers(run.assignments, "margin")
     summary = run.maps.summary if run.maps else {}
     cautions = map_cautions(summary)
     checks = {entry["cluster"]: entry.get("check", "") for entry in summary.get("clusters", [])}

@@ -67,6 +67,8 @@ class RunFolder:
     run: dict[str, Any]
     maps: Maps | None
     validation: dict[str, Any] | None = None
+    calibration: dict[str, Any] = field(default_factory=dict)
+    drift: dict[str, Any] = field(default_factory=dict)  # of images that are new to the model
 
 
 def read_run_folder(out: Path) -> RunFolder:
@@ -100,6 +102,8 @@ def read_run_folder(out: Path) -> RunFolder:
         run=_optional(out / "run.json", _read_json) or {},
         maps=_read_maps(out / "maps"),
         validation=_optional(out / "validation.json", _read_json),
+        calibration=_optional(out / "calibration.json", _read_json) or {},
+        drift=_optional(out / "drift.json", _read_json) or {},
     )
     _check_rows(run)
     return run
@@ -116,6 +120,12 @@ def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
         return np.full(table.num_rows, np.nan)
     values: NDArray[np.float64] = pc.cast(table[name], pa.float64()).to_numpy()
     return values
+
+
+def sureness(assignments: pa.Table) -> NDArray[np.float64]:
+    """Return the calibrated probability of each image, the method's own where none is known."""
+    calibrated = numbers(assignments, "calibrated")
+    return np.where(np.isfinite(calibrated), calibrated, numbers(assignments, "probability"))
 
 
 def _check_rows(run: RunFolder) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from medstrata._version import __version__
 from medstrata.report import wording
-from medstrata.report.attention import findings, left_out_words
+from medstrata.report.attention import Checks, findings, left_out_words
 from medstrata.report.cards import MOST_CARDS, make_cards
 from medstrata.report.confounded import read_clinical, read_technical
 from medstrata.report.decided import decided_findings, list_decided
@@ -40,6 +40,8 @@ FILES = {
     "soft_assignments.npy": "the probability of each cluster for each image",
     "contradictions.parquet": "images whose header contradicts their cluster, most certain first",
     "decisions.jsonl": "what people decided about the clusters: names, merges, flags, with who, when and why",
+    "calibration.json": "how probabilities were calibrated, and the rate of false alarms of the novelty flag",
+    "drift.json": "whether these images differ from those of the fit",
     "baselines.parquet": "the clusters that simple methods find in the same images",
     "validation.json": "whether the clusters are to be believed, and why",
     "validation": "the refits and images without groups that this rests on",
@@ -88,8 +90,10 @@ def render(run: RunFolder) -> str:
         facts=facts,
         plan=run.plan,
         summary=summary(facts),
-        findings=findings(facts, run.plan, tested, validity, technical),
+        findings=findings(facts, run.plan, Checks(tested, validity, technical, run.drift)),
         decided_findings=decided_findings(listed),
+        no_drift="" if run.drift.get("drift") else run.drift.get("sentence", ""),
+        sure=sure_words(run),
         origin=read_origin(run.run),
         decided=listed,
         cards=make_cards(run, facts),
@@ -119,6 +123,35 @@ def summary(facts: Facts) -> str:
     left_out = facts.left_out
     parts.append(f"{left_out_words(facts)} {_were(left_out)} left out" if left_out else "nothing was left out")
     return "; ".join(parts) + "."
+
+
+def sure_words(run: RunFolder) -> str:
+    """Say what the numbers called "sure" mean, and how many images are flagged as novel."""
+    facts = run.calibration
+    if facts.get("calibrated"):
+        learned = facts["new" if run.drift else "fit"]
+        agreement, after = learned["agreement"], learned["error_after"]
+        meaning = (
+            "the calibrated probability that a fit on other patients would put an image into the same cluster, learned "
+            f"from held-back images, {wording.percent(agreement['mean'])} of which came into the same one (calibration "
+            f"error {after['mean']:.3f}, 95 % interval {after['low']:.3f} to {after['high']:.3f}). It is not the "
+            "chance that the cluster is right"
+        )
+        meaning += "." if facts.get("refits") else ", and provisional: only the clusters were read again, nothing else."
+    else:
+        meaning = (
+            "the probability that the method itself gives to an image's own cluster. It is not calibrated and is not "
+            "the chance that the cluster is right."
+        )
+    if "novel" not in run.assignments.column_names:
+        return meaning
+    novel = int(np.asarray(run.assignments["novel"]).sum())
+    if not facts.get("novelty", {}).get("can_flag"):
+        return f"{meaning} Too few patients were in the fit to flag novel images at a stated rate."
+    return (
+        f"{meaning} Flagged as novel: {wording.count(novel)}. The nominal rate of false alarms is 1 %; where a network "
+        "learned from about a thousand images, it was measured to be up to 4 %."
+    )
 
 
 def _were(amount: int) -> str:

@@ -1,0 +1,117 @@
+"""What the stage ``assign`` says beyond the cluster: calibrated probability, the rate of false alarms, drift."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from medstrata.evidence.calibration import calibrate, confidence
+from medstrata.evidence.drift import Batch, drift
+from medstrata.evidence.held_back import How, held_back_agreement
+from medstrata.evidence.novelty import FALSE_ALARMS, flags, share_beyond
+from medstrata.evidence.typicality import REJECT_NOVELTY, FitReference, relative_novelty
+from medstrata.learning.reading import READERS
+from medstrata.methods.method import ClusteringMethod
+from medstrata.run import Progress, read_json, write_json
+
+CALIBRATION, DRIFT = "calibration.json", "drift.json"
+FIT_PATIENTS = "fit_patients.parquet"  # of the images a copied model was fitted on
+TOO_FEW = "Too few patients to hold some back: at least 30, and several images a cluster, are needed."
+UNKNOWN = "The model's run holds no calibration.json. Run medstrata assign on it, then sort the new images again."
+
+Floats = NDArray[np.float32]
+
+
+def fit_patients(out: Path) -> list[str | None] | None:
+    """Return the patients of the images a copied model was fitted on; None: not kept."""
+    file = out / FIT_PATIENTS
+    patients: list[str | None] | None = pq.read_table(file)["patient"].to_pylist() if file.exists() else None
+    return patients
+
+
+def learn_calibration(
+    method: ClusteringMethod, z: Floats, q: Floats, reference: FitReference, names: NDArray[np.str_], progress: Progress
+) -> dict[str, Any]:
+    """Return the facts of calibration.json, from the images of the fit: z (N, Z), q (N, K), ``names`` of patients (N,).
+
+    Provisional: the readers are new, the embedding is that of the fit.
+    """
+    how = How(method.assignment, method.random_state, method.runs)
+    found = held_back_agreement(z, q.argmax(axis=1), names, how, progress)
+    if found is None:
+        return unknown_calibration(reference, TOO_FEW)
+    unseen = found.soft if method.assignment in READERS else q[found.rows]  # prototypes of k-means: another scale
+    by_reader = [float(found.agreed[found.reader == number].mean()) for number in np.unique(found.reader)]
+    learned = {
+        name: asdict(calibrate(soft, found.agreed, names[found.rows], method.random_state))
+        for name, soft in (("fit", q[found.rows]), ("new", unseen))
+    }
+    return {"calibrated": True, "refits": 0, "by_reader": by_reader, **learned, "novelty": _novelty(reference)}
+
+
+def unknown_calibration(reference: FitReference, reason: str = UNKNOWN) -> dict[str, Any]:
+    """Return the facts of calibration.json where no temperature is known."""
+    return {"calibrated": False, "reason": reason, "novelty": _novelty(reference)}
+
+
+def add_calibrated(table: pa.Table, q: Floats, facts: dict[str, Any], new: bool) -> pa.Table:
+    """Return ``table`` with the column ``calibrated`` after ``probability``; null where no temperature is known.
+
+    ``new``: whether the images are new to the model.
+    """
+    values = pa.nulls(len(q), pa.float64())
+    if facts["calibrated"]:
+        values = pa.array(confidence(q, facts["new" if new else "fit"]["temperature"]))
+    return table.add_column(table.column_names.index("probability") + 1, "calibrated", values)
+
+
+def calibration_sentence(facts: dict[str, Any], new: bool) -> str:
+    """Say what the calibration found. ``new``: for images that are new to the model."""
+    if not facts["calibrated"]:
+        return f"probabilities are not calibrated. {facts['reason']}"
+    learned = facts["new" if new else "fit"]
+    before, after = (learned[name]["mean"] for name in ("error_before", "error_after"))
+    return (
+        f"{learned['agreement']['mean']:.0%} of held-back images came into the same cluster; calibration error "
+        f"{before:.3f}, after calibration {after:.3f} (provisional: on the finished embedding)"
+    )
+
+
+def write_drift(out: Path, batch: Batch, reference: FitReference, q: Floats) -> str:
+    """Compare new images with those of the fit (soft assignments q (N, K)); write drift.json, return its sentence."""
+    of_fit = Batch(
+        reference.embeddings,
+        q.argmax(axis=1)[reference.chosen],
+        relative_novelty(reference.spread, reference.scale),
+        reference.patients,
+    )
+    facts = drift(batch, of_fit)
+    write_json(out / DRIFT, facts)
+    return str(facts["sentence"])
+
+
+def read_calibration(out: Path, reference: FitReference) -> dict[str, Any]:
+    """Return what came with a copied model, or that nothing did."""
+    file = out / CALIBRATION
+    facts: dict[str, Any] = read_json(file) if file.exists() else unknown_calibration(reference)
+    return facts
+
+
+def _novelty(reference: FitReference) -> dict[str, Any]:
+    """How often the flag and the rejection are false alarms for patients like those of the fit."""
+    patients = np.unique(reference.patients, return_inverse=True)[1]
+    smallest = 1 / (int(patients.max()) + 2)
+    share, bound = share_beyond(REJECT_NOVELTY * reference.scale, reference.spread, patients)
+    return {
+        "false_alarm_rate": FALSE_ALARMS,
+        "patients": int(patients.max()) + 1,
+        "can_flag": bool(flags(np.array([smallest]))[0]),
+        "rejected_share": share,
+        "rejected_share_below": bound,
+    }

@@ -1,0 +1,71 @@
+"""Files of the stage assign: whose patient, which temperature, and folders of an earlier version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from medstrata.evidence.calibration import confidence
+from medstrata.evidence.typicality import fit_reference
+from medstrata.methods.method import ClusteringMethod
+from medstrata.pipeline.calibrating import (
+    FIT_PATIENTS,
+    add_calibrated,
+    calibration_sentence,
+    fit_patients,
+    learn_calibration,
+    patients_of,
+    read_calibration,
+)
+from medstrata.run import no_progress
+
+SOFT = np.array([[0.9, 0.1], [0.3, 0.7]], np.float32)
+
+
+def test_patients_come_from_the_catalog_in_the_order_asked_for(tmp_path: Path) -> None:
+    catalog = {"image_id": ["a", "b", "c", "d"], "patient": ["p1", "", None, "p2"]}
+    pq.write_table(pa.table(catalog), tmp_path / "catalog.parquet")
+    assert patients_of(tmp_path, ["d", "c", "b", "a", "missing"]) == ["p2", None, None, "p1", None]
+
+
+def test_patients_of_the_fit_may_be_absent(tmp_path: Path) -> None:
+    assert fit_patients(tmp_path) is None
+    pq.write_table(pa.table({"patient": ["p1", None]}), tmp_path / FIT_PATIENTS)
+    assert fit_patients(tmp_path) == ["p1", None]
+
+
+@pytest.mark.parametrize(("new", "temperature"), [(False, 2.0), (True, 3.0)])
+def test_new_images_have_a_temperature_of_their_own(new: bool, temperature: float) -> None:
+    facts = {"calibrated": True, "fit": {"temperature": 2.0}, "new": {"temperature": 3.0}}
+    table = add_calibrated(pa.table({"probability": [0.9, 0.7], "margin": [0.8, 0.4]}), SOFT, facts, new)
+    assert table.column_names == ["probability", "calibrated", "margin"]
+    np.testing.assert_allclose(table["calibrated"].to_numpy(), confidence(SOFT, temperature))
+
+
+def test_a_folder_without_calibration_says_so(tmp_path: Path) -> None:
+    facts = read_calibration(tmp_path, fit_reference(np.arange(20.0)[:, None], np.ones((20, 1))))
+    assert not facts["calibrated"] and facts["novelty"]["patients"] == 20 and not facts["novelty"]["can_flag"]
+    assert "Run medstrata assign" in calibration_sentence(facts, new=True)
+    table = add_calibrated(pa.table({"probability": [0.9, 0.7]}), SOFT, facts, new=True)
+    assert table["calibrated"].null_count == 2 and table["calibrated"].type == pa.float64()
+
+
+@pytest.mark.parametrize("assignment", ["mixture", "own"])
+def test_a_model_that_is_too_sure_is_cooled(assignment: str) -> None:
+    """Two groups that overlap by much: halves of the patients draw the border elsewhere, the model is sure of it."""
+    generator = np.random.default_rng(0)
+    z = np.concatenate([generator.normal(-1, 1, (200, 2)), generator.normal(1, 1, (200, 2))]).astype(np.float32)
+    q = np.where((z.sum(axis=1) > 0)[:, None], [0.001, 0.999], [0.999, 0.001]).astype(np.float32)
+    names = np.array([f"patient {row // 2}" for row in range(400)])
+    method = cast(ClusteringMethod, SimpleNamespace(assignment=assignment, random_state=0, runs=1))
+    facts: dict[str, Any] = learn_calibration(method, z, q, fit_reference(z, q, names.tolist()), names, no_progress)
+    assert facts["calibrated"] and len(facts["by_reader"]) == 4 and facts["novelty"]["patients"] == 200
+    assert facts["fit"]["error_after"]["mean"] < facts["fit"]["error_before"]["mean"]
+    assert facts["fit"]["temperature"] > 1.5
+    assert (facts["fit"] == facts["new"]) is (assignment == "own")  # readers by k-means say nothing of prototypes
