@@ -10,7 +10,7 @@ from medstrata.commands.app import app
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(stages.run, stages.scan, stages.plan, stages.decode, stages.fit, stages.assign),
-    *(judging.explain, judging.validate, sharing.report, sharing.edit, judging.compare),
+    *(judging.validate, judging.explain, sharing.report, sharing.edit, judging.compare),
     *(sharing.export, judging.score, sharing.simulate),
 )
 for command in COMMANDS:

@@ -20,9 +20,9 @@ from medstrata.pipeline.calibrating import (
     calibration_sentence,
     fit_patients,
     learn_calibration,
-    patients_of,
     read_calibration,
 )
+from medstrata.pipeline.patients import known_patients
 from medstrata.run import no_progress
 
 SOFT = np.array([[0.9, 0.1], [0.3, 0.7]], np.float32)
@@ -31,7 +31,7 @@ SOFT = np.array([[0.9, 0.1], [0.3, 0.7]], np.float32)
 def test_patients_come_from_the_catalog_in_the_order_asked_for(tmp_path: Path) -> None:
     catalog = {"image_id": ["a", "b", "c", "d"], "patient": ["p1", "", None, "p2"]}
     pq.write_table(pa.table(catalog), tmp_path / "catalog.parquet")
-    assert patients_of(tmp_path, ["d", "c", "b", "a", "missing"]) == ["p2", None, None, "p1", None]
+    assert known_patients(tmp_path, ["d", "c", "b", "a", "missing"]) == ["p2", None, None, "p1", None]
 
 
 def test_patients_of_the_fit_may_be_absent(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     device: Device = "auto",
     workers: Workers = 0,
     redo: Annotated[
-        Literal["scan", "plan", "decode", "fit", "assign", "explain", "validate", "report"] | None,
+        Literal["scan", "plan", "decode", "fit", "assign", "validate", "explain", "report"] | None,
         typer.Option("--redo", metavar="STAGE", help="Repeat this stage and all after it."),
     ] = None,
 ) -> None:

@@ -204,13 +204,13 @@ STAGES = (
         lambda job: [job.folder.token("decode"), job.folder.token("fit")],
         _assign,
     ),
+    Stage("validate", ("validation.json",), lambda job: [job.folder.token("assign")], _validate),
     Stage(
         "explain",
         ("maps/summary.json",),
         lambda job: [job.folder.token("assign"), job.plan().maps_per_cluster],
         _explain,
     ),
-    Stage("validate", ("validation.json",), lambda job: [job.folder.token("assign")], _validate),
     Stage("report", ("report.html",), _report_inputs, _report),
 )
 NAMES = tuple(stage.name for stage in STAGES)
