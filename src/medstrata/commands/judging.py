@@ -64,7 +64,7 @@ def validate(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Test whether the clusters are real: OUT/validation.json and the report. Takes as long as some ten fits."""
+    """Test whether the clusters are real: OUT/validation.json and the report. Takes as long as up to twenty fits."""
     from medstrata.pipeline.runner import validate_run
 
     with session(out) as console:

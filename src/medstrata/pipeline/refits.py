@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,18 +127,21 @@ def null_statistics(
     def fit(some: NDArray[Any], seed: int) -> ClusteringMethod:
         return _fitted(replace(plan, seed=seed), material.device, some, lambda *_: None)
 
-    splits: list[tuple[str, Callable[[int], null.Statistics], int]] = [
-        ("real images", lambda number: null.real_splits(images, patients, fit, number), null.SPLITS),
-        ("images without groups", lambda number: null.surrogate_split(images, patients, fit, number), surrogates),
-    ]
-    return tuple(  # type: ignore[return-value]
-        list(_kept(folder, name, work, count, progress)) for name, work, count in splits
+    def real(number: int) -> null.Statistics:
+        return null.real_splits(images, patients, fit, number)
+
+    def without_groups(number: int) -> null.Statistics:
+        return null.surrogate_split(images, patients, fit, number)
+
+    return (
+        list(_kept(folder, "real images", real, null.SPLITS, progress)),
+        list(_kept(folder, "images without groups", without_groups, surrogates, progress)),
     )
 
 
 def _kept(
     folder: Path, name: str, work: Callable[[int], null.Statistics], count: int, progress: Progress
-) -> Iterable[null.Statistics]:
+) -> Iterator[null.Statistics]:
     """Yield ``count`` results of ``work``, each written when done and read when there."""
     for number in range(count):
         file = folder / f"{name.replace(' ', '-')}-{number}.json"
