@@ -126,13 +126,13 @@ def examine(name: str, method: str, seed: int) -> dict[str, Any]:
         found = stability(labels, made, CLUSTERS)
         agree = min(found[kind]["ari"]["mean"] for kind in ("seeds", "patients"))
         null = None
-        if judge(found, {"passed": True}, [1] * CLUSTERS)["supported"]:
+        if judge(found, {"passed": True, "separate": True}, [1] * CLUSTERS)["supported"]:
             null = null_test(*null_statistics(material, Path(folder), SURROGATES, no_progress))
     sizes = np.bincount(labels, minlength=CLUSTERS).tolist()
     verdict = judge(found, null, sizes)
     accuracy = score(groups, labels)["accuracy"] if groups is not None and name not in WITHOUT else None
-    p = None if null is None else null["p"]
-    return {"supported": verdict["supported"], "agreement": agree, "p": p, "accuracy": accuracy}
+    tried = {} if null is None else {"p": null["p"], "separate": null["separate"]}
+    return {"supported": verdict["supported"], "agreement": agree, "accuracy": accuracy, **tried}
 
 
 def _mild(method: str) -> dict[str, Any]:
@@ -157,8 +157,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     given = parser.parse_args()
-    print("| set | method | sets | supported | 95 % interval | refits agree (mean ARI) | accuracy |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| set | method | sets | supported | 95 % interval | of these with a gap | refits agree (mean ARI) | accuracy |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     with ProcessPoolExecutor(given.workers) as pool:
         for name in given.sets:
             jobs = [(name, given.method, seed, given.folder) for seed in range(given.repeats)]
@@ -170,6 +172,7 @@ def _row(name: str, method: str, found: list[dict[str, Any]]) -> str:
     interval = binomtest(supported, len(found)).proportion_ci()
     accuracy = [one["accuracy"] for one in found if one["accuracy"] is not None]
     cells = [name, method, str(len(found)), str(supported), f"{interval.low:.2f} to {interval.high:.2f}"]
+    cells.append(str(sum(one["supported"] and one["separate"] for one in found)))
     cells += [f"{np.mean([one['agreement'] for one in found]):.2f}", f"{np.mean(accuracy):.2f}" if accuracy else ""]
     return f"| {' | '.join(cells)} |"
 

@@ -16,6 +16,8 @@ from medstrata.report.validity import read_validity
 NULL = {
     "p": 0.05,
     "passed": True,
+    "separate": True,
+    "gap": {"real": 1.7, "surrogates": [0.4, 0.5, 0.6], "p": 0.25},
     "replication": {"real": 0.93, "surrogates": [0.1, 0.2, 0.21], "p": 0.25},
     "separation": {"real": 0.4, "surrogates": [0.1, 0.1, 0.1], "p": 0.25},
 }

@@ -81,7 +81,11 @@ def _numbers(stability: Mapping[str, Any], null: Mapping[str, Any] | None) -> li
         if value["mean"] is not None
     ]
     if null:
-        names = {"replication": "Found again in the other half of the patients", "separation": "Separation"}
+        names = {
+            "replication": "Found again in the other half of the patients",
+            "separation": "Separation",
+            "gap": "Gap between clusters (above 1: not a continuum)",
+        }
         shown += [(name, _beside_the_null(null[key])) for key, name in names.items()]
     return shown
 

@@ -16,6 +16,7 @@ from medstrata.report.figures import COLOURS, FAINT, INK, STYLE, colour, png, sv
 TITLES = {
     "replication": "Found again in the other half of the patients",
     "separation": "Separation of unseen images",
+    "gap": "Gap between clusters",
 }
 
 
@@ -23,7 +24,7 @@ def null_figure(null: Mapping[str, Any]) -> str:
     """Draw both statistics of the null: one dot for each set of images without groups, a line for the real images."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.4, 1.7), layout="constrained")
-        for axes, (name, title) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
+        for axes, (name, title) in zip(figure.subplots(1, len(TITLES)), TITLES.items(), strict=True):
             values = np.sort(np.array(null[name]["surrogates"]))
             axes.scatter(values, _stacked(values), s=26, color="#9aa5b1", linewidths=0, label="images without groups")
             axes.axvline(null[name]["real"], color=COLOURS[4], linewidth=2, label="these images")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medstrata.evidence.validity.null import STATISTICS, null_test, real_splits, surrogate_split
+from medstrata.evidence.validity.null import GAP, STATISTICS, null_test, real_splits, surrogate_split
 from medstrata.methods.principal import PrincipalComponents
 
 PATIENTS = np.array([f"p{number}" for number in range(120)])
@@ -30,7 +30,7 @@ def test_planted_groups_beat_images_without() -> None:
     real = [real_splits(images(True), PATIENTS, fit, number) for number in range(3)]
     surrogates = [surrogate_split(images(True), PATIENTS, fit, number) for number in range(19)]
     found = null_test(real, surrogates)
-    assert found["passed"]
+    assert found["passed"] and found["separate"]
     assert found["p"] == 0.05
     assert found["replication"]["real"] > 0.9
 
@@ -42,8 +42,8 @@ def test_noise_does_not() -> None:
 
 
 def test_the_rank_is_counted_with_the_real_images() -> None:
-    real = [dict.fromkeys(STATISTICS, 0.5), dict.fromkeys(STATISTICS, 0.7)]
-    surrogates = [{"replication": value, "separation": 0.0} for value in (0.1, 0.6, 0.7, 0.2)]
+    real = [dict.fromkeys((*STATISTICS, GAP), value) for value in (0.5, 0.7)]
+    surrogates = [{"replication": value, "separation": 0.0, GAP: 0.0} for value in (0.1, 0.6, 0.7, 0.2)]
     found = null_test(real, surrogates)
     assert found["replication"]["p"] == pytest.approx(3 / 5)  # 0.6 is as good as the mean, 0.7 better, and the real
     assert found["separation"]["p"] == pytest.approx(1 / 5)
@@ -51,9 +51,17 @@ def test_the_rank_is_counted_with_the_real_images() -> None:
 
 
 def test_eighteen_surrogates_cannot_pass() -> None:
-    best, none = dict.fromkeys(STATISTICS, 1.0), dict.fromkeys(STATISTICS, 0.0)
+    best, none = dict.fromkeys((*STATISTICS, GAP), 1.5), dict.fromkeys((*STATISTICS, GAP), 0.0)
     assert not null_test([best], [none] * 18)["passed"]
     assert null_test([best], [none] * 19)["passed"]
+    assert null_test([best], [none] * 19)["separate"]
+
+
+def test_a_gap_must_be_real_and_larger_than_in_surrogates() -> None:
+    best, none = dict.fromkeys(STATISTICS, 1.0), dict.fromkeys(STATISTICS, 0.0)
+    assert not null_test([{**best, GAP: 0.9}], [{**none, GAP: 0.4}] * 19)["separate"]  # as a continuum has it
+    assert not null_test([{**best, GAP: 1.6}], [{**none, GAP: 1.7}] * 19)["separate"]  # made by the training
+    assert null_test([{**best, GAP: 1.6}], [{**none, GAP: 1.5}] * 19)["separate"]
 
 
 def test_patients_stay_on_one_side() -> None:

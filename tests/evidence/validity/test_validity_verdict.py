@@ -10,6 +10,7 @@ from medstrata.evidence.validity.verdict import judge
 
 PASSED = {
     "passed": True,
+    "separate": True,
     "p": 0.05,
     "replication": {"real": 0.9, "surrogates": [0.1] * 19, "p": 0.05},
     "separation": {"real": 0.5, "surrogates": [0.1] * 19, "p": 0.05},
@@ -62,6 +63,12 @@ def test_each_condition_is_needed(stability: dict[str, Any], null: Any, words: s
 def test_too_few_surrogates_are_said() -> None:
     few = {name: {"real": 0.9, "surrogates": [0.1] * 5, "p": 1 / 6} for name in ("replication", "separation")}
     assert "only 5 surrogates" in judge(measured(), {"passed": False, "p": 1 / 6, **few}, [1, 2])["sentence"]
+
+
+def test_pieces_of_a_continuum_are_told() -> None:
+    found = judge(measured(), PASSED | {"separate": False}, [10, 20])
+    assert found["supported"]
+    assert found["sentence"].startswith("All 2 clusters are supported. No gap was found between them")
 
 
 def test_one_cluster_of_several() -> None:

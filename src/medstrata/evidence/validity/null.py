@@ -7,8 +7,9 @@ all but one in twenty. Two things are measured, both on images that a fit did no
 - *replication*: two fits on the two halves of the patients; the adjusted Rand index of what they say of all images;
 - *separation*: the mean silhouette of one half's images in the embedding of the fit on the other half.
 
-Both have to be better. Where the number of clusters does not fit, or a continuum is cut in pieces, replication is as
-good on surrogates; where random numbers decide, it is near 0 on both.
+Both have to be better. Where a continuum of Gaussian shape is cut in pieces, replication is as good on surrogates; where
+random numbers decide, it is near 0 on both. A third, the *gap* between clusters (``evidence.validity.gap``), tells groups
+from pieces of any continuum. It decides nothing, since true groups may overlap.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
+from medstrata.evidence.validity.gap import gap
 from medstrata.evidence.validity.stability import some_patients
 from medstrata.evidence.validity.surrogate import surrogate_images
 
 SPLITS = 3  # of the real images into halves; their mean is compared with single splits of surrogates
 LEVEL = 0.05
 MOST_POINTS = 1000  # of which silhouettes are taken
-STATISTICS = ("replication", "separation")
+STATISTICS = ("replication", "separation")  # that decide
+GAP = "gap"
 
 Fitted = Any  # a fitted method: predict, transform
 FitImages = Callable[[NDArray[Any], int], Fitted]
@@ -40,20 +43,27 @@ def half_and_half(images: NDArray[Any], patients: NDArray[np.str_], fit: FitImag
     """
     first = some_patients(patients, 0.5, seed)
     one, two = fit(images[first], 2 * seed), fit(images[~first], 2 * seed + 1)
-    z, labels = one.transform(images[~first]), one.predict(images[~first])
+    labels = one.predict(images[~first])
+    directions = _directions(one.transform(images[~first]))
     return {
         "replication": float(adjusted_rand_score(one.predict(images), two.predict(images))),
-        "separation": _silhouette(z[:MOST_POINTS], labels[:MOST_POINTS]),
+        "separation": _silhouette(directions[:MOST_POINTS], labels[:MOST_POINTS]),
+        GAP: gap(directions, labels),
     }
 
 
-def _silhouette(z: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Compare directions from the mean, as readers do; one cluster only is no separation."""
-    if not 1 < len(np.unique(labels)) < len(labels):
-        return 0.0
+def _directions(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return directions from the mean, which readers compare too."""
     centred = z - z.mean(0)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    return float(silhouette_score(centred / np.where(lengths > 0, lengths, 1), labels))
+    directions: NDArray[np.float32] = centred / np.where(lengths > 0, lengths, 1)
+    return directions
+
+
+def _silhouette(directions: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    if not 1 < len(np.unique(labels)) < len(labels):  # one cluster only is no separation
+        return 0.0
+    return float(silhouette_score(directions, labels))
 
 
 def real_splits(images: NDArray[Any], patients: NDArray[np.str_], fit: FitImages, number: int) -> Statistics:
@@ -70,15 +80,16 @@ def surrogate_split(images: NDArray[Any], patients: NDArray[np.str_], fit: FitIm
 def null_test(real: list[Statistics], surrogates: list[Statistics]) -> dict[str, Any]:
     """Compare the real splits with those of surrogates.
 
-    Returns per statistic ``real`` (mean over the splits), ``surrogates`` (list) and ``p``, the share of surrogates and
-    the real images together that are at least as good as the real ones: (1 + at least as good) / (1 + surrogates);
-    and ``p``, the larger of them, and ``passed``: p at most .05, which needs at least 19 surrogates.
+    Returns per statistic, ``gap`` too, ``real`` (mean over the splits), ``surrogates`` (list) and ``p``, the share of
+    surrogates and the real images together that are at least as good: (1 + at least as good) / (1 + surrogates); and ``p``, the larger of those of replication and separation, ``passed``: p at most .05, which needs at least 19
+    surrogates; and ``separate``: the gap is larger than between pieces of a continuum, and than in the surrogates.
     """
     found: dict[str, Any] = {}
-    for name in STATISTICS:
+    for name in (*STATISTICS, GAP):
         value = float(np.mean([one[name] for one in real]))
         others = [one[name] for one in surrogates]
         p = (1 + sum(other >= value for other in others)) / (1 + len(others))
         found[name] = {"real": value, "surrogates": others, "p": p}
     p = max(found[name]["p"] for name in STATISTICS)
-    return found | {"p": p, "passed": p <= LEVEL}
+    separate = found[GAP]["real"] > 1 and found[GAP]["p"] <= LEVEL
+    return found | {"p": p, "passed": p <= LEVEL, "separate": separate}

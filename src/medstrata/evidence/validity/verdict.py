@@ -27,6 +27,8 @@ def judge(stability: dict[str, Any], null: dict[str, Any] | None, sizes: list[in
     else:
         others = [str(one["cluster"]) for one in clusters if not one["supported"]]
         sentence = f"{supported} of {len(sizes)} clusters are supported; not supported: {', '.join(others)}."
+    if supported and null is not None and not null["separate"]:
+        sentence += " No gap was found between them: they may be pieces of a continuum rather than separate groups."
     return {"supported": not reasons and supported > 0, "sentence": sentence, "clusters": clusters}
 
 
