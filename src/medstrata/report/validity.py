@@ -83,8 +83,8 @@ def _numbers(stability: Mapping[str, Any], null: Mapping[str, Any] | None) -> li
     if null:
         names = {
             "replication": "Found again in the other half of the patients",
-            "separation": "Separation",
-            "gap": "Gap between clusters (above 1: not a continuum)",
+            "separation": "Separation of unseen images (silhouette)",
+            "gap": "Gap between clusters (above 1: no continuum)",
         }
         shown += [(name, _beside_the_null(null[key])) for key, name in names.items()]
     return shown

@@ -7,9 +7,9 @@ all but one in twenty. Two things are measured, both on images that a fit did no
 - *replication*: two fits on the two halves of the patients; the adjusted Rand index of what they say of all images;
 - *separation*: the mean silhouette of one half's images in the embedding of the fit on the other half.
 
-Both have to be better. Where a continuum of Gaussian shape is cut in pieces, replication is as good on surrogates; where
-random numbers decide, it is near 0 on both. A third, the *gap* between clusters (``evidence.validity.gap``), tells groups
-from pieces of any continuum. It decides nothing, since true groups may overlap.
+Both have to be better. Where a continuum of Gaussian shape is cut in pieces, replication is as good on surrogates;
+where random numbers decide, it is near 0 on both. A third, the *gap* between clusters (``evidence.validity.gap``),
+tells groups from pieces of any continuum. It decides nothing, since true groups may overlap.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ def null_test(real: list[Statistics], surrogates: list[Statistics]) -> dict[str,
     """Compare the real splits with those of surrogates.
 
     Returns per statistic, ``gap`` too, ``real`` (mean over the splits), ``surrogates`` (list) and ``p``, the share of
-    surrogates and the real images together that are at least as good: (1 + at least as good) / (1 + surrogates); and ``p``, the larger of those of replication and separation, ``passed``: p at most .05, which needs at least 19
-    surrogates; and ``separate``: the gap is larger than between pieces of a continuum, and than in the surrogates.
+    surrogates and the real images together that are at least as good: (1 + at least as good) / (1 + surrogates). And
+    ``p``, the larger of those of replication and separation; ``passed``: p at most .05, which needs at least 19
+    surrogates; ``separate``: the gap is larger than between pieces of a continuum, and than in the surrogates.
     """
     found: dict[str, Any] = {}
     for name in (*STATISTICS, GAP):
