@@ -8,7 +8,7 @@ all but one in twenty. Two things are measured, both on images that a fit did no
 - *separation*: the mean silhouette of one half's images in the embedding of the fit on the other half.
 
 Both have to be better. Where a continuum of Gaussian shape is cut in pieces, replication is as good on surrogates;
-where random numbers decide, it is near 0 on both. A third, the *gap* between clusters (``evidence.validity.gap``),
+where random numbers decide, it is near 0 on both. A third, the *gap* between clusters (``evidence.validity.dip``),
 tells groups from pieces of any continuum. It decides nothing, since true groups may overlap.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from medstrata.evidence.validity.gap import gap
+from medstrata.evidence.validity.dip import gap
 from medstrata.evidence.validity.stability import some_patients
 from medstrata.evidence.validity.surrogate import surrogate_images
 

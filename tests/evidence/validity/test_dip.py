@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from medstrata.evidence.validity.gap import critical_dip, dip, gap
+from medstrata.evidence.validity.dip import critical_dip, dip, gap
 
 
 def dip_by_linear_programming(values: np.ndarray) -> float:
