@@ -1,8 +1,8 @@
 """How many clusters an embedding has: the measured rule behind ``n_clusters="auto"``.
 
-Three criteria that fail in different places: the valley between clusters about centres, the connection between
-communities of the neighbour graph, and the Bayesian information criterion of a Gaussian mixture. Their rates of right
-answers on planted and real sets are in docs/number-of-clusters.md. Shapes: N embeddings of Z values.
+Four criteria that fail in different places: the valley between clusters about centres, prediction strength, the
+Bayesian information criterion of a Gaussian mixture, and the connection between communities of the neighbour graph. How
+often each is right on planted and real sets is in docs/number-of-clusters.md. Shapes: N embeddings of Z values.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from sklearn.mixture import GaussianMixture
 
 from medstrata.learning.graph import connection, partitions, shared_neighbour_graph
 from medstrata.learning.partitions import centre_partitions, centres, valley
+from medstrata.learning.prediction_strength import prediction_strength
 
 MOST = 2000  # images that the criteria look at
 AXES = 50  # principal axes of the embedding that they look at
 MIXTURE_AXES = 16  # of the directions, for the mixtures
-DEEP = 0.4  # a valley at most so shallow counts
-LOOSE = 0.5  # share of the connection in a surrogate without groups, below which two communities count as two
+NUMBERS = range(1, 21)  # that "auto" chooses among
+DEEP = 0.45  # density in a valley below which it counts, as a share of the lower top
+STRONG = 0.8  # prediction strength that counts (Tibshirani and Walther 2005)
+LOOSE = 0.2  # share of the connection in a surrogate without groups below which two communities count as two
 SURROGATES = 2
 FLOOR = 1e-3  # of a mixture's variances, relative to the smallest of all vectors
 
@@ -57,7 +60,7 @@ def directions(axes: Vectors) -> Vectors:
 
 
 def one_gaussian(axes: Vectors, generator: np.random.Generator) -> Vectors:
-    """Return as many vectors from the one Gaussian with the variances of ``axes`` (N, Z), a surrogate without groups."""
+    """Return a surrogate (N, Z) without groups: vectors of the one Gaussian with the variances of ``axes`` (N, Z)."""
     drawn: Vectors = generator.standard_normal(axes.shape) * axes.std(0)
     return drawn
 
@@ -73,18 +76,10 @@ def by_valley(vectors: Vectors, found: dict[int, Labels]) -> Criterion:
     return Criterion(values, max(k for k, value in zip(found, values, strict=True) if value < DEEP))
 
 
-def by_connection(axes: Vectors, numbers: list[int], seed: int) -> Criterion:
-    """The largest K at which no two communities are joined more than half as strongly as in a surrogate without groups.
-
-    The values are the connection (``learning.graph.connection``) over that of the surrogates: about 1 without groups.
-    """
-    generator = np.random.default_rng(seed)
-    own = _connections(directions(axes), numbers, seed)
-    none = np.mean(
-        [_connections(directions(one_gaussian(axes, generator)), numbers, seed) for _ in range(SURROGATES)], 0
-    )
-    values = tuple((own / np.maximum(none, 1e-12)).tolist())
-    return Criterion(values, max(k for k, value in zip(numbers, values, strict=True) if value < LOOSE))
+def by_prediction_strength(vectors: Vectors, patients: Labels, numbers: list[int], seed: int) -> Criterion:
+    """The largest K whose prediction strength (``learning.prediction_strength``) is at least ``STRONG``."""
+    values = prediction_strength(vectors, patients, numbers, seed)
+    return Criterion(values, max(k for k, value in zip(numbers, values, strict=True) if value >= STRONG or k == 1))
 
 
 def by_mixture(vectors: Vectors, found: dict[int, Labels]) -> Criterion:
@@ -97,35 +92,57 @@ def by_mixture(vectors: Vectors, found: dict[int, Labels]) -> Criterion:
     return Criterion(values, list(found)[int(np.argmin(values))])
 
 
-def agreed(by_valley: int, by_connection: int, by_mixture: int) -> int:
-    """Return the number that the three criteria together give.
+def by_connection(axes: Vectors, numbers: list[int], seed: int) -> Criterion:
+    """The largest K at which no two communities are joined more than ``LOOSE`` times as in a surrogate without groups.
 
-    Where a valley parts clusters about centres: the middle one of the three, so that two that agree decide. Where none
-    does, clusters are not round or there are none: what the graph says, which follows any shape.
+    The values are the connection (``learning.graph.connection``) over that of the surrogates: about 1 without groups.
     """
-    if by_valley == 1:
-        return by_connection
-    return sorted((by_valley, by_connection, by_mixture))[1]
+    chance = np.random.default_rng(seed)
+    own = _connections(directions(axes), numbers, seed)
+    drawn = [_connections(directions(one_gaussian(axes, chance)), numbers, seed) for _ in range(SURROGATES)]
+    values = tuple((own / np.maximum(np.mean(drawn, 0), 1e-12)).tolist())
+    return Criterion(values, max(k for k, value in zip(numbers, values, strict=True) if value < LOOSE))
 
 
-def separated_clusters(z: Vectors, numbers: Iterable[int], seed: int) -> int:
-    """Return the number of clusters of embeddings z (N, Z) that ``agreed`` gives, one of ``numbers`` or 1.
+def deciding_criteria(axes: Vectors, patients: Labels, found: dict[int, Labels], seed: int) -> dict[str, Criterion]:
+    """Return the four criteria of ``agreed`` by name.
+
+    ``axes`` (N, Z): ``principal``; ``patients`` (N,): whose image each is; ``found``: a partition of their directions
+    for each number.
+    """
+    vectors, numbers = directions(axes), list(found)
+    return {
+        "valley": by_valley(vectors, found),
+        "prediction strength": by_prediction_strength(vectors, patients, numbers, seed),
+        "mixture": by_mixture(vectors, found),
+        "connection": by_connection(axes, numbers, seed),
+    }
+
+
+def agreed(criteria: dict[str, Criterion]) -> int:
+    """Return the number that the four criteria together give.
+
+    Where a valley parts clusters about centres: the middle one of valley, prediction strength and mixture, so that two
+    that agree decide. Where none does, clusters are not round or there are none: what the graph's communities give,
+    which follow any shape.
+    """
+    if criteria["valley"].recommended == 1:
+        return criteria["connection"].recommended
+    return sorted(criteria[name].recommended for name in ("valley", "prediction strength", "mixture"))[1]
+
+
+def separated_clusters(z: Vectors, seed: int) -> int:
+    """Return the number of clusters of embeddings z (N, Z) by ``agreed``, one of ``NUMBERS``; 1: nothing is separated.
 
     At most ``MOST`` images at random are looked at.
     """
     if len(z) > MOST:
         z = z[np.sort(np.random.default_rng(seed).choice(len(z), MOST, replace=False))]
-    axes = principal(z)
-    wanted = possible(numbers, len(z))
-    if axes.shape[1] == 0 or wanted == [1]:
+    axes, numbers = principal(z), possible(NUMBERS, len(z))
+    if axes.shape[1] == 0 or numbers == [1]:
         return 1
-    vectors = directions(axes)
-    found = centre_partitions(vectors, wanted, seed)
-    return agreed(
-        by_valley(vectors, found).recommended,
-        by_connection(axes, wanted, seed).recommended,
-        by_mixture(vectors, found).recommended,
-    )
+    found = centre_partitions(directions(axes), numbers, seed)
+    return agreed(deciding_criteria(axes, np.arange(len(z)), found, seed))
 
 
 def _connections(vectors: Vectors, numbers: list[int], seed: int) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
 ITERATIONS = 30  # of Lloyd's algorithm from the tree's clusters
-RESTARTS = 3  # of k-means from drawn centres, beside the one from the tree
+RESTARTS = 1  # of k-means from drawn centres, beside the one from the tree
 SMOOTHING = 0.15  # width of the kernel, as a share of the distance between two centres
 STEPS = 21  # places on the way from one cluster to the other where the density is measured
 ENDS = 5  # of these at either end where its top is looked for
@@ -46,7 +46,8 @@ def centres(vectors: Vectors, labels: Labels) -> Vectors:
 
 def nearest_centre(vectors: Vectors, known: Vectors) -> Labels:
     """Return the nearest of the centres ``known`` (K, Z) for each vector: (N,)."""
-    return cdist(vectors, known, "sqeuclidean").argmin(1).astype(np.int64)
+    nearest: Labels = cdist(vectors, known, "sqeuclidean").argmin(1)
+    return nearest
 
 
 def scatter(vectors: Vectors, labels: Labels) -> float:
