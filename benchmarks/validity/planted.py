@@ -33,8 +33,8 @@ KINDS = (
 SHAPE = (16, 24, 24)
 SPACING = (290 / 16, 340 / 24, 340 / 24)
 POOL = 100  # patients of each kind that a set draws from
-GROUP = (20, 46)  # members of a group: least, and one above the most
-ONE_GROUP = 90  # images of a set of one group
+GROUP = {"phantoms": (40, 81), "phantoms-few": (20, 46)}  # patients of a group: least, and one above the most
+ONE_GROUP = 90  # patients of a set of one group
 BLOB_AXES = 20
 APART = (5.0, 9.0)  # distance of two blobs' centres in standard deviations
 PER_CLASS = 100
@@ -46,20 +46,20 @@ Vectors = NDArray[np.floating]
 def planted(name: str, groups: int, seed: int, folder: Path) -> Vectors:
     """Return embeddings (N, Z) of set ``name`` with ``groups`` planted groups; ``folder`` keeps what takes long."""
     chance = np.random.default_rng([groups, seed, SEED])
-    if name == "phantoms":
-        return _phantoms(groups, chance, folder)
+    if name in GROUP:
+        return _phantoms(groups, GROUP[name], chance, folder)
     if name == "blobs":
         return _blobs(groups, chance)
     data, how = name.rsplit(" ", 1)
     return _classes(_embedded(data, how, folder), groups, chance)
 
 
-def _phantoms(groups: int, chance: np.random.Generator, folder: Path) -> Vectors:
+def _phantoms(groups: int, size: tuple[int, int], chance: np.random.Generator, folder: Path) -> Vectors:
     pool = _pool(folder)
-    sizes = chance.integers(*GROUP, size=groups) if groups > 1 else [ONE_GROUP]
+    sizes = chance.integers(*size, size=groups) if groups > 1 else [ONE_GROUP]
     kinds = chance.choice(len(KINDS), groups, replace=False)
     images = np.concatenate(
-        [pool[kind][chance.choice(POOL, size, replace=False)] for kind, size in zip(kinds, sizes, strict=True)]
+        [pool[kind][chance.choice(POOL, count, replace=False)] for kind, count in zip(kinds, sizes, strict=True)]
     )
     return PrincipalComponents(1, assignment="kmeans").fit(images).transform(images)
 

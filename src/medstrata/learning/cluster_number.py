@@ -22,12 +22,13 @@ from medstrata.learning.partitions import centre_partitions, centres, valley
 from medstrata.learning.prediction_strength import prediction_strength
 
 MOST = 2000  # images that the criteria look at
+MOST_IN_GRAPH = 10_000  # images that the connection looks at: communities part more clearly the more images there are
 AXES = 50  # principal axes of the embedding that they look at
 MIXTURE_AXES = 16  # of the directions, for the mixtures
 NUMBERS = range(1, 21)  # that "auto" chooses among
 DEEP = 0.45  # density in a valley below which it counts, as a share of the lower top
 STRONG = 0.8  # prediction strength that counts (Tibshirani and Walther 2005)
-LOOSE = 0.2  # share of the connection in a surrogate without groups below which two communities count as two
+LOOSE = 0.15  # share of the connection in a surrogate without groups below which two communities count as two
 SURROGATES = 2
 FLOOR = 1e-3  # of a mixture's variances, relative to the smallest of all vectors
 
@@ -104,18 +105,17 @@ def by_connection(axes: Vectors, numbers: list[int], seed: int) -> Criterion:
     return Criterion(values, max(k for k, value in zip(numbers, values, strict=True) if value < LOOSE))
 
 
-def deciding_criteria(axes: Vectors, patients: Labels, found: dict[int, Labels], seed: int) -> dict[str, Criterion]:
-    """Return the four criteria of ``agreed`` by name.
+def round_criteria(axes: Vectors, patients: Labels, found: dict[int, Labels], seed: int) -> dict[str, Criterion]:
+    """Return valley, prediction strength and mixture by name: the criteria of clusters about centres.
 
     ``axes`` (N, Z): ``principal``; ``patients`` (N,): whose image each is; ``found``: a partition of their directions
     for each number.
     """
-    vectors, numbers = directions(axes), list(found)
+    vectors = directions(axes)
     return {
         "valley": by_valley(vectors, found),
-        "prediction strength": by_prediction_strength(vectors, patients, numbers, seed),
+        "prediction strength": by_prediction_strength(vectors, patients, list(found), seed),
         "mixture": by_mixture(vectors, found),
-        "connection": by_connection(axes, numbers, seed),
     }
 
 
@@ -128,21 +128,34 @@ def agreed(criteria: dict[str, Criterion]) -> int:
     """
     if criteria["valley"].recommended == 1:
         return criteria["connection"].recommended
-    return sorted(criteria[name].recommended for name in ("valley", "prediction strength", "mixture"))[1]
+    return _middle(criteria)
 
 
 def separated_clusters(z: Vectors, seed: int) -> int:
     """Return the number of clusters of embeddings z (N, Z) by ``agreed``, one of ``NUMBERS``; 1: nothing is separated.
 
-    At most ``MOST`` images at random are looked at.
+    At most ``MOST`` images at random are looked at, for the connection ``MOST_IN_GRAPH``.
     """
-    if len(z) > MOST:
-        z = z[np.sort(np.random.default_rng(seed).choice(len(z), MOST, replace=False))]
-    axes, numbers = principal(z), possible(NUMBERS, len(z))
+    some = _sample(z, MOST, seed)
+    axes, numbers = principal(some), possible(NUMBERS, len(some))
     if axes.shape[1] == 0 or numbers == [1]:
         return 1
     found = centre_partitions(directions(axes), numbers, seed)
-    return agreed(deciding_criteria(axes, np.arange(len(z)), found, seed))
+    if by_valley(directions(axes), found).recommended == 1:  # the others would not be asked
+        return by_connection(principal(_sample(z, MOST_IN_GRAPH, seed)), numbers, seed).recommended
+    patients = np.arange(len(some))  # each image its own: whose it is, is not known here
+    return _middle(round_criteria(axes, patients, found, seed))
+
+
+def _middle(criteria: dict[str, Criterion]) -> int:
+    return sorted(criteria[name].recommended for name in ("valley", "prediction strength", "mixture"))[1]
+
+
+def _sample(z: Vectors, most: int, seed: int) -> Vectors:
+    if len(z) <= most:
+        return z
+    chosen: Vectors = z[np.sort(np.random.default_rng(seed).choice(len(z), most, replace=False))]
+    return chosen
 
 
 def _connections(vectors: Vectors, numbers: list[int], seed: int) -> NDArray[np.float64]:

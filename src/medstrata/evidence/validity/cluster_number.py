@@ -16,12 +16,14 @@ from medstrata.evidence.validity.gap import gap_statistic
 from medstrata.evidence.validity.resampling import resampled_agreement
 from medstrata.learning.cluster_number import (
     MOST,
+    MOST_IN_GRAPH,
     Criterion,
     agreed,
-    deciding_criteria,
+    by_connection,
     directions,
     possible,
     principal,
+    round_criteria,
 )
 from medstrata.learning.partitions import centre_partitions
 from medstrata.learning.reading import natural_clusters
@@ -42,7 +44,7 @@ def number_of_clusters(
 
     ``patients`` (N,) says whose image each is; None: each image is a patient of its own. ``range_``: the numbers to
     look at; 1 always is one of them, and numbers above a third of the images are left out. At most 2,000 images are
-    looked at, of patients drawn at random.
+    looked at, of patients drawn at random; for the graph 10,000.
 
     The result can be written as JSON: ``recommended``; ``plausible``, in order: what is recommended, and what two
     criteria or more give; ``sentence``; ``images``; ``curves``: for each criterion ``k``, ``value`` (None where it says
@@ -55,24 +57,25 @@ def number_of_clusters(
     """
     z, patients = _checked(z, patients)
     rows = drawn_by_patient(patients, MOST, seed)
-    axes, patients = principal(z[rows]), patients[rows]
+    axes, own = principal(z[rows]), patients[rows]
     numbers = possible(range_, len(rows))
     if axes.shape[1] == 0 or numbers == [1]:
         return _result(1, {}, numbers, len(rows))
     found = centre_partitions(directions(axes), numbers, seed)
     progress("number of clusters", 1, STEPS)
-    deciding = deciding_criteria(axes, patients, found, seed)
+    criteria = round_criteria(axes, own, found, seed)
     progress("number of clusters", 2, STEPS)
-    criteria = deciding | {"stability": resampled_agreement(axes, patients, numbers, seed)}
+    in_graph = drawn_by_patient(patients, MOST_IN_GRAPH, seed)
+    criteria["connection"] = by_connection(principal(z[in_graph]), numbers, seed)
+    criteria["stability"] = resampled_agreement(axes, own, numbers, seed)
     progress("number of clusters", 3, STEPS)
     vectors = principal(directions(axes))
     criteria["gap"] = gap_statistic(vectors, found, seed)
     progress("number of clusters", 4, STEPS)
     criteria["silhouette"] = by_silhouette(vectors, found)
-    communities = natural_clusters(torch.from_numpy(z[rows]).float(), seed)
-    criteria["communities"] = Criterion((), communities)
+    criteria["communities"] = Criterion((), natural_clusters(torch.from_numpy(z[rows]).float(), seed))
     progress("number of clusters", STEPS, STEPS)
-    return _result(agreed(deciding), criteria, numbers, len(rows))
+    return _result(agreed(criteria), criteria, numbers, len(rows))
 
 
 def by_silhouette(vectors: NDArray[np.floating], found: dict[int, NDArray[np.int64]]) -> Criterion:
