@@ -5,6 +5,7 @@ Shapes: N vectors of Z values, K clusters.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 ITERATIONS = 30  # of Lloyd's algorithm from the tree's clusters
 RESTARTS = 1  # of k-means from drawn centres, beside the one from the tree
@@ -94,7 +96,9 @@ def _best(vectors: Vectors, start: Labels, number: int, seed: int) -> Labels:
     from_tree = _lloyd(vectors, start)
     if number == 1:
         return from_tree
-    drawn = KMeans(number, n_init=RESTARTS, random_state=seed).fit(vectors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different vectors than clusters
+        drawn = KMeans(number, n_init=RESTARTS, random_state=seed).fit(vectors)
     better = len(np.unique(drawn.labels_)) == number and drawn.inertia_ < scatter(vectors, from_tree)
     return drawn.labels_.astype(np.int64) if better else from_tree
 
