@@ -28,6 +28,7 @@ MIXTURE_AXES = 16  # of the directions, for the mixtures
 NUMBERS = range(1, 21)  # that "auto" chooses among
 DEEP = 0.45  # density in a valley below which it counts, as a share of the lower top
 STRONG = 0.8  # prediction strength that counts (Tibshirani and Walther 2005)
+MANY = 5000  # images from which on "auto" trusts the connection
 LOOSE = 0.15  # share of the connection in a surrogate without groups below which two communities count as two
 SURROGATES = 2
 FLOOR = 1e-3  # of a mixture's variances, relative to the smallest of all vectors
@@ -132,16 +133,20 @@ def agreed(criteria: dict[str, Criterion]) -> int:
 
 
 def separated_clusters(z: Vectors, seed: int) -> int:
-    """Return the number of clusters of embeddings z (N, Z) by ``agreed``, one of ``NUMBERS``; 1: nothing is separated.
+    """Return the number of clusters of embeddings z (N, Z) by ``agreed``, one of ``NUMBERS``; 1: none is told.
 
-    At most ``MOST`` images at random are looked at, for the connection ``MOST_IN_GRAPH``.
+    Where clusters are not round and there are fewer than ``MANY`` images it is 1: on so few images of real classes the
+    connection is right less often than the plain number of communities (docs/number-of-clusters.md). At most ``MOST``
+    images at random are looked at, for the connection ``MOST_IN_GRAPH``.
     """
     some = _sample(z, MOST, seed)
     axes, numbers = principal(some), possible(NUMBERS, len(some))
     if axes.shape[1] == 0 or numbers == [1]:
         return 1
     found = centre_partitions(directions(axes), numbers, seed)
-    if by_valley(directions(axes), found).recommended == 1:  # the others would not be asked
+    if by_valley(directions(axes), found).recommended == 1:  # the other two would not be asked
+        if len(z) < MANY:
+            return 1
         return by_connection(principal(_sample(z, MOST_IN_GRAPH, seed)), numbers, seed).recommended
     patients = np.arange(len(some))  # each image its own: whose it is, is not known here
     return _middle(round_criteria(axes, patients, found, seed))

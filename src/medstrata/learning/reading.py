@@ -165,8 +165,8 @@ def read_clusters(z: torch.Tensor, how: str, n_clusters: int | None, seed: int, 
 def found_clusters(z: torch.Tensor, seed: int) -> int:
     """Return the number of clusters of embeddings z (N, Z) that ``n_clusters="auto"`` takes.
 
-    It is the measured one (``learning.cluster_number``). Where that sees nothing separated the graph's communities are
-    a way to divide what is continuous, and no more.
+    It is the measured one (``learning.cluster_number``). Where that tells none it is the number of communities, which
+    may divide what is continuous.
     """
     separated = separated_clusters(z.detach().cpu().numpy(), seed)
     return separated if separated > 1 else natural_clusters(z.detach(), seed)
