@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from medstrata.learning.graph import leiden, modularity, shared_neighbour_graph
+from medstrata.learning.graph import connection, leiden, modularity, partitions, shared_neighbour_graph
 
 
 def blobs(groups: int, each: int = 30, seed: int = 0) -> np.ndarray:
@@ -65,3 +65,26 @@ def test_modularity_is_newmans_formula() -> None:
             if labels[i] == labels[j]:
                 naive += (weights[i, j] - weights[i].sum() * weights[j].sum() / total) / total
     assert modularity(csr_matrix(weights), labels) == pytest.approx(naive)
+
+
+def test_partitions_of_all_numbers_are_nested() -> None:
+    graph = shared_neighbour_graph(blobs(4), 10)
+    found = partitions(graph, [4, 2, 1, 6], 0)
+    assert {number: len(np.unique(labels)) for number, labels in found.items()} == {6: 6, 4: 4, 2: 2, 1: 1}
+    assert [len(set(found[4][i : i + 30])) for i in range(0, 120, 30)] == [1] * 4
+    for fine, coarse in ((6, 4), (4, 2), (2, 1)):
+        assert len(set(zip(found[fine].tolist(), found[coarse].tolist(), strict=True))) == fine
+
+
+def test_connection_is_the_density_between_over_the_density_within() -> None:
+    chance = np.random.default_rng(1)
+    weights = np.triu(chance.random((7, 7)), 1)
+    weights += weights.T
+    labels = np.array([0, 0, 0, 1, 1, 2, 2])
+    sizes = [3, 2, 2]
+    density = [
+        [weights[np.ix_(labels == i, labels == j)].sum() / (sizes[i] * sizes[j]) for j in range(3)] for i in range(3)
+    ]
+    pairs = [density[i][j] / min(density[i][i], density[j][j]) for i in range(3) for j in range(i)]
+    assert connection(csr_matrix(weights), labels) == pytest.approx(min(max(pairs), 1))
+    assert connection(csr_matrix(weights), np.zeros(7, np.int64)) == 0

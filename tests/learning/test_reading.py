@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
 from medstrata.errors import FitError
+from medstrata.learning.cluster_number import separated_clusters
 from medstrata.learning.reading import (
     READERS,
     Prototypes,
     disagreement,
     empty_reader,
+    found_clusters,
     natural_clusters,
     read_clusters,
 )
@@ -101,6 +103,14 @@ def test_prototypes_give_probabilities_of_round_gaussians() -> None:
     odds = np.exp(-np.array([0.0, 2.0]) / 1.0)
     assert reader(z)[0].tolist() == pytest.approx((odds / odds.sum()).tolist())
     assert reader(z)[1].tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_auto_takes_the_measured_number_and_else_the_communities() -> None:
+    z, _ = blobs([60, 60, 60])
+    assert found_clusters(z, 0) == 3
+    noise = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    assert separated_clusters(noise.numpy(), 0) == 1
+    assert found_clusters(noise, 0) == natural_clusters(noise, 0) > 1
 
 
 def test_number_of_clusters_is_found_by_the_graph_alone() -> None:

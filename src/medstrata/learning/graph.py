@@ -7,6 +7,8 @@ Shapes: N vectors of Z values.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import graspologic_native
 import numpy as np
 import torch
@@ -97,6 +99,34 @@ def leiden(graph: csr_matrix, n_clusters: int | None, seed: int) -> Labels:
         if _count(other) == n_clusters and modularity(graph, other) > modularity(graph, best):
             best = other
     return _by_size(best)
+
+
+def partitions(graph: csr_matrix, numbers: Iterable[int], seed: int) -> dict[int, Labels]:
+    """Return a partition (N,) for each of ``numbers`` in one pass: each is the next finer one with clusters merged.
+
+    As ``leiden``, but all numbers come from one set of communities, so that they are nested, and there is one trial.
+    """
+    descending = sorted(set(numbers), reverse=True)
+    labels, _ = _communities(_edges(graph), graph.shape[0], OVER * descending[0], seed)
+    found = {}
+    for number in descending:
+        labels = merge(graph, labels, number)
+        found[number] = _by_size(labels)
+    return found
+
+
+def connection(graph: csr_matrix, labels: Labels) -> float:
+    """Return how strongly the two clusters are joined that are joined most: 0 not at all, 1 as within a cluster.
+
+    For clusters i and j with the summed weight w_ij of edges between them and n_i, n_j members this is
+    (w_ij / n_i n_j) / min(w_ii / n_i^2, w_jj / n_j^2), at most 1; 0 for a single cluster.
+    """
+    between, sizes = _between(graph, labels), np.bincount(labels).astype(float)
+    density = between / np.outer(sizes, sizes)
+    inside = np.maximum(np.diag(density), 1e-30)
+    ratio = density / np.minimum(inside[:, None], inside[None, :])
+    np.fill_diagonal(ratio, 0)
+    return float(min(ratio.max(), 1.0))
 
 
 def modularity(graph: csr_matrix, labels: Labels) -> float:

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
 from medstrata.errors import FitError
+from medstrata.learning.cluster_number import separated_clusters
 from medstrata.learning.comm import generator
 from medstrata.learning.graph import leiden, shared_neighbour_graph
 from medstrata.learning.kmeans import kmeans
@@ -141,7 +142,7 @@ def empty_reader(how: str, embedding_size: int, n_clusters: int) -> nn.Module:
 
 
 def read_clusters(z: torch.Tensor, how: str, n_clusters: int | None, seed: int, runs: int = 1) -> Reading:
-    """Learn the reader ``how`` from embeddings z (N, Z); ``n_clusters`` None: the graph's own number ("graph" only).
+    """Learn the reader ``how`` from embeddings z (N, Z); ``n_clusters`` None: ``found_clusters`` ("graph" only).
 
     ``runs``: of a fusion, embeddings of as many runs side by side.
 
@@ -159,6 +160,16 @@ def read_clusters(z: torch.Tensor, how: str, n_clusters: int | None, seed: int, 
         head, losses = learn_self_supervised(heads, _directions(z)(z), seed)
         return Reading(head.requires_grad_(False), {"losses of the heads": [round(loss, 4) for loss in losses]})
     return (_read_kmeans if how == "kmeans" else _read_mixture)(z, n_clusters, seed)
+
+
+def found_clusters(z: torch.Tensor, seed: int) -> int:
+    """Return the number of clusters of embeddings z (N, Z) that ``n_clusters="auto"`` takes.
+
+    It is the measured one (``learning.cluster_number``). Where that tells none it is the number of communities, which
+    may divide what is continuous.
+    """
+    separated = separated_clusters(z.detach().cpu().numpy(), seed)
+    return separated if separated > 1 else natural_clusters(z.detach(), seed)
 
 
 def natural_clusters(z: torch.Tensor, seed: int) -> int:
@@ -192,6 +203,8 @@ def _graph(directions: torch.Tensor, runs: int = 1) -> csr_matrix:
 
 
 def _read_graph(z: torch.Tensor, n_clusters: int | None, seed: int, runs: int) -> Reading:
+    if n_clusters is None:
+        n_clusters = found_clusters(z, seed)
     directions = _directions(z)(sample(z, GRAPH_SAMPLE, seed))
     labels = torch.from_numpy(leiden(_graph(directions, runs), n_clusters, seed)).to(z.device)
     head = _new_head(z, int(labels.max()) + 1, seed)

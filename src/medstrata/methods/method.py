@@ -22,7 +22,7 @@ from medstrata.errors import FitError
 from medstrata.learning.batches import Images, Preprocessing, as_images, blocks, measure, other_scale
 from medstrata.learning.comm import choose_device
 from medstrata.learning.fitting import Fit
-from medstrata.learning.reading import natural_clusters, read_clusters
+from medstrata.learning.reading import found_clusters, read_clusters
 from medstrata.learning.train import Training, collapse_warning
 from medstrata.methods.files import save
 from medstrata.methods.settings import check_fitted, check_settings, settings_of
@@ -168,8 +168,8 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
             return torch.cat([assign(part) for part in z.split(1 << 14)])
 
     def _clusters_asked(self, z: torch.Tensor) -> int:
-        """Return K: as asked for, or with "auto" the number of communities in the embeddings' graph."""
-        return natural_clusters(z, self.random_state) if isinstance(self.n_clusters, str) else self.n_clusters
+        """Return K: as asked for, or with "auto" as the embeddings say."""
+        return found_clusters(z, self.random_state) if isinstance(self.n_clusters, str) else self.n_clusters
 
     def _read(self, z: torch.Tensor) -> None:
         self.reading_: dict[str, Any] = {}
