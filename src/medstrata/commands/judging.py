@@ -47,6 +47,17 @@ def explain(
         print(out / "maps" / "check.json")
 
 
+def _range(value: str | None) -> str | None:
+    low, dash, high = (value or "1-2").partition("-")
+    if not (dash and low.isdigit() and high.isdigit() and 1 <= int(low) < int(high)):
+        raise typer.BadParameter("give two whole numbers as LOW-HIGH, such as 2-12")
+    return value
+
+
+def _numbers(value: str | None) -> tuple[int, int] | None:
+    return None if value is None else (int(value.split("-")[0]), int(value.split("-")[1]))
+
+
 def validate(
     out: Out,
     refits: Annotated[
@@ -62,6 +73,10 @@ def validate(
     labels: Annotated[
         Path | None, typer.Option("--labels", help="Known classes, as for score; compared, never used.")
     ] = None,
+    clusters: Annotated[
+        str | None,
+        typer.Option("--clusters", metavar="LOW-HIGH", callback=_range, help="Numbers of clusters to look at."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Test whether the clusters are real: OUT/validation.json and the report. Takes as long as up to twenty fits."""
@@ -69,7 +84,7 @@ def validate(
 
     with session(out) as console:
         job = new_job(out, console, device=device)
-        validate_run(job, ValidationSettings(refits, surrogates, clinical, labels))
+        validate_run(job, ValidationSettings(refits, surrogates, clinical, labels, _numbers(clusters)))
         print(out / "validation.json")
 
 

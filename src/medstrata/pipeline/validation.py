@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import torch
 
 from medstrata.evidence.validity.agreement import consensus_matrix
+from medstrata.evidence.validity.cluster_number import number_of_clusters
 from medstrata.evidence.validity.null import null_test
 from medstrata.evidence.validity.stability import PART, Refit, consensus, some_patients, stability
 from medstrata.evidence.validity.verdict import judge
+from medstrata.images.plan import load_plan
 from medstrata.learning.reading import read_clusters, sample
 from medstrata.pipeline.associating import clinical_associations, technical_associations
 from medstrata.pipeline.patients import patients_of
@@ -28,6 +30,7 @@ PROVISIONAL_REFITS = 5
 SHOWN_IMAGES = 200  # of the consensus matrix
 PROVISIONAL_IMAGES = 2000
 FEWEST_PATIENTS = 20  # of which halves can be fitted
+MOST_CLUSTERS = 10
 SAID_FINDINGS = 10  # on the console; all are in the report
 
 
@@ -91,6 +94,7 @@ def validate(
     _write_consensus(folder, material, made)
     found = stability(material.reference, made, len(sizes))
     null = _null(material, folder, settings.surrogates, len(sizes), progress)
+    number = _number(out, len(sizes), settings.numbers, progress)
     verdict = judge(found, null, sizes)
     scanners = [entry["sentence"] for entry in confounders["named"] if entry["origin"] == "header"]
     result = {
@@ -99,6 +103,7 @@ def validate(
         "sentence": " ".join([verdict["sentence"], *scanners]),
         "images": len(material.image_ids),
         "patients": len(np.unique(material.patients)),
+        "n_clusters": number,
         "clusters": verdict["clusters"],
         "confounders": confounders,
         "associations": clinical,
@@ -112,6 +117,14 @@ def validate(
     return result
 
 
+def _number(out: Path, used: int, numbers: tuple[int, int] | None, progress: Progress) -> dict[str, Any]:
+    """Return what the embedding of the run says of the number of clusters, and the number that was used."""
+    ids = pq.read_table(out / "assignments.parquet", columns=["image_id"])["image_id"].to_pylist()
+    low, high = numbers or (1, max(MOST_CLUSTERS, used + 4))
+    z, seed = np.load(out / "embeddings.npy"), load_plan(out / "plan.json").seed
+    return {"used": used, **number_of_clusters(z, patients_of(out, ids), range(low, high + 1), seed, progress)}
+
+
 def _null(
     material: Material, folder: Path, surrogates: int, n_clusters: int, progress: Progress
 ) -> dict[str, Any] | None:
@@ -123,7 +136,7 @@ def _null(
 
 def _sentences(result: dict[str, Any]) -> list[str]:
     """Return what is said at the end: the whole, each cluster, and what was found of clinical data."""
-    said = [result["sentence"], *(one["sentence"] for one in result["clusters"])]
+    said = [result["sentence"], *(one["sentence"] for one in result["clusters"]), result["n_clusters"]["sentence"]]
     if (clinical := result["associations"]) is None:
         return said
     said += [one["sentence"] for one in clinical["associations"] if one["finding"]][:SAID_FINDINGS]
