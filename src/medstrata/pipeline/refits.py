@@ -119,8 +119,7 @@ def null_statistics(
     material: Material, folder: Path, surrogates: int, progress: Progress
 ) -> tuple[list[null.Statistics], list[null.Statistics]]:
     """Return the statistics of splits of the real images and of ``surrogates`` images without groups."""
-    part = some_patients(material.patients, min(1.0, MOST_IN_NULL / len(material.X)), material.plan.seed)
-    rows = material.rows(part)
+    rows = _rows_in_null(material)
     images, patients = np.asarray(material.X[rows]), material.patients[material.image_of[rows]]
     plan = shorter(material.plan)
 
@@ -134,6 +133,22 @@ def null_statistics(
     return tuple(  # type: ignore[return-value]
         list(_kept(folder, name, work, count, progress)) for name, work, count in splits
     )
+
+
+def _rows_in_null(material: Material) -> NDArray[np.bool_]:
+    """Return the rows of the images that the null is made of: all, or those of a part of the patients."""
+    part = some_patients(material.patients, min(1.0, MOST_IN_NULL / len(material.X)), material.plan.seed)
+    return material.rows(part)
+
+
+def settings_used(material: Material) -> dict[str, Any]:
+    """Return what is fixed about the refits, for a methods section: shares, splits and the images of the null."""
+    return {
+        "share_of_patients": PART,
+        "splits": null.SPLITS,
+        "share_of_epochs": SHORTER,
+        "images_in_null": int(_rows_in_null(material).sum()),
+    }
 
 
 def _kept(

@@ -18,9 +18,10 @@ from medstrata.evidence.validity.verdict import judge
 from medstrata.learning.reading import read_clusters, sample
 from medstrata.pipeline.associating import clinical_associations, technical_associations
 from medstrata.pipeline.patients import patients_of
-from medstrata.pipeline.refits import Material, material_of, null_statistics, open_folder, refits
+from medstrata.pipeline.refits import Material, material_of, null_statistics, open_folder, refits, settings_used
 from medstrata.pipeline.scoring import score_run
 from medstrata.pipeline.validation_settings import ValidationSettings
+from medstrata.report.wording import things
 from medstrata.run import Progress, atomic, read_json, write_json, write_table
 
 FILE = "validation.json"
@@ -46,6 +47,7 @@ def provisional(out: Path) -> dict[str, Any]:
         "associations": None,
         "stability": _on_the_fixed_embedding(out),
         "null": None,
+        "settings": {"share_of_patients": PART},
     }
     write_json(out / FILE, result)
     return result
@@ -105,6 +107,7 @@ def validate(
         "labels": labels,
         "stability": found,
         "null": null,
+        "settings": settings_used(material),
     }
     write_json(out / FILE, result)
     for sentence in _sentences(result):
@@ -128,9 +131,9 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         return said
     said += [one["sentence"] for one in clinical["associations"] if one["finding"]][:SAID_FINDINGS]
     said.append(f"{clinical['findings']} of {clinical['tests']} tests of clinical data are findings")
-    said += [f"{count} rows not used: {reason}" for reason, count in clinical["rows_not_used"].items()]
+    said += [f"{things(count, 'rows')} not used: {reason}" for reason, count in clinical["rows_not_used"].items()]
     columns = clinical["columns_not_used"].items()
-    return said + [f"{len(names)} columns not used: {reason}" for reason, names in columns]
+    return said + [f"{things(len(names), 'columns')} not used: {reason}" for reason, names in columns]
 
 
 def _write_consensus(folder: Path, material: Material, made: list[Refit]) -> None:

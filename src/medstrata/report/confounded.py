@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medstrata.report.survival_figure import survival_figure
+from medstrata.report.wording import count, percent, things
 
 STRONG = 0.3  # effect size from which a header that names no cluster is worth a finding all the same
 SHOWN_ROWS = 40
@@ -92,12 +93,15 @@ def read_clinical(found: Mapping[str, Any] | None, folder: Path) -> Clinical | N
         return None
     entries = associations["associations"]
     summary = (
-        f"{associations['findings']} of {associations['tests']} tests are findings, at {associations['level']:.0%} "
-        f"expected false ones (Benjamini-Hochberg over all tests). The unit is the patient: {associations['patients']} "
-        f"patients, {associations['mixed']} of them with images in several clusters: they count where most of theirs "
-        "are."
+        f"{associations['findings']} of {associations['tests']} tests are findings: of findings, "
+        f"{percent(associations['level'])} are expected to be false (Benjamini-Hochberg over all tests). The unit is "
+        f"the patient, of whom {count(associations['patients'])} are in the table."
     )
-    rows = {reason: f"{count} rows" for reason, count in associations["rows_not_used"].items()}
+    if associations["mixed"]:
+        summary += (
+            f" {count(associations['mixed'])} have images in several clusters and count where most of theirs are."
+        )
+    rows = {reason: things(number, "rows") for reason, number in associations["rows_not_used"].items()}
     columns = {reason: ", ".join(names[:12]) for reason, names in associations["columns_not_used"].items()}
     file = folder / "table_one.csv"
     table = list(csv.reader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
