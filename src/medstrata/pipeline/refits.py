@@ -143,12 +143,9 @@ def _rows_in_null(material: Material) -> NDArray[np.bool_]:
 
 def settings_used(material: Material) -> dict[str, Any]:
     """Return what is fixed about the refits, for a methods section: shares, splits and the images of the null."""
-    return {
-        "share_of_patients": PART,
-        "splits": null.SPLITS,
-        "share_of_epochs": SHORTER,
-        "images_in_null": int(_rows_in_null(material).sum()),
-    }
+    facts = {"share_of_patients": PART, "splits": null.SPLITS, "images_in_null": int(_rows_in_null(material).sum())}
+    trained = shorter(material.plan) != material.plan
+    return facts | ({"share_of_epochs": SHORTER} if trained else {})
 
 
 def _kept(
@@ -161,6 +158,7 @@ def _kept(
             progress(f"null: {name}", number, count)
             write_json(file, work(number))
         yield read_json(file)
+    progress(f"null: {name}", count, count)
 
 
 def shorter(plan: Plan) -> Plan:

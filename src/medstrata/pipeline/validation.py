@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from medstrata.evidence.validity.agreement import consensus_matrix
-from medstrata.evidence.validity.null import null_test
+from medstrata.evidence.validity.null import SPLITS, null_test
 from medstrata.evidence.validity.stability import PART, Refit, consensus, some_patients, stability
 from medstrata.evidence.validity.verdict import judge
 from medstrata.learning.reading import read_clusters, sample
@@ -89,6 +89,7 @@ def validate(
     labels = None if settings.labels is None else score_run(out, settings.labels)
     confounders = technical_associations(out)
     sizes = np.bincount(material.reference, minlength=int(material.plan.n_clusters)).tolist()
+    say(f"validate: {_announcement(material, settings, len(sizes))}")
     made = refits(material, folder, settings.refits, progress)
     _write_consensus(folder, material, made)
     found = stability(material.reference, made, len(sizes))
@@ -115,11 +116,33 @@ def validate(
     return result
 
 
+def _announcement(material: Material, settings: ValidationSettings, n_clusters: int) -> str:
+    """Say what is going to be done, so that nobody waits without knowing for what."""
+    patients = len(np.unique(material.patients))
+    work = [f"{things(2 * settings.refits, 'whole fits')} again"]
+    if settings.surrogates and patients < _fewest(n_clusters):
+        work.append(
+            f"no images without groups, since {things(patients, 'patients')} are too few for fits on halves of them "
+            f"(at least {_fewest(n_clusters)})"
+        )
+    elif settings.surrogates:
+        work.append(f"{things(2 * (SPLITS + settings.surrogates), 'short fits')} on halves, to compare with no groups")
+    images = things(len(material.image_ids), "images")
+    return (
+        f"{' and '.join(work)}; of {images} of {things(patients, 'patients')}. What is done is kept if this is stopped"
+    )
+
+
+def _fewest(n_clusters: int) -> int:
+    """Return of how many patients, at least, halves can be fitted."""
+    return max(FEWEST_PATIENTS, 4 * n_clusters)
+
+
 def _null(
     material: Material, folder: Path, surrogates: int, n_clusters: int, progress: Progress
 ) -> dict[str, Any] | None:
     """Return ``null_test``, None where it was not asked for or halves of so few patients cannot be fitted."""
-    if not surrogates or len(np.unique(material.patients)) < max(FEWEST_PATIENTS, 4 * n_clusters):
+    if not surrogates or len(np.unique(material.patients)) < _fewest(n_clusters):
         return None
     return null_test(*null_statistics(material, folder, surrogates, progress))
 
@@ -127,6 +150,11 @@ def _null(
 def _sentences(result: dict[str, Any]) -> list[str]:
     """Return what is said at the end: the whole, each cluster, and what was found of clinical data."""
     said = [result["sentence"], *(one["sentence"] for one in result["clusters"])]
+    if labels := result["labels"]:
+        said.append(
+            f"compared with known classes of {things(labels['labelled'], 'images')}: adjusted Rand index "
+            f"{labels['ari']:.2f}; nothing above rests on them"
+        )
     if (clinical := result["associations"]) is None:
         return said
     said += [one["sentence"] for one in clinical["associations"] if one["finding"]][:SAID_FINDINGS]

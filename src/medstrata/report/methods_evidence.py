@@ -71,7 +71,7 @@ def _refits(found: dict[str, Any], share: str) -> str:
     if found["patients"] < found["images"]:
         images += f" of {things(found['patients'], 'patients')}"
     return (
-        f"The whole training was repeated {listing([words for number, words in kinds if number])}, on {images}; no "
+        f"The whole fit was repeated {listing([words for number, words in kinds if number])}, on {images}; no "
         "patient was split. Agreement was measured by the adjusted Rand index (Hubert and Arabie 1985), the recovery "
         "of each cluster by the Jaccard index (Hennig 2007)."
     )
@@ -81,12 +81,10 @@ def _null(null: dict[str, Any], settings: dict[str, Any]) -> str:
     tried = len(null["replication"]["surrogates"])
     how = ""
     if "splits" in settings:
-        how = (
-            f" ({count(settings['images_in_null'])} images, {percent(settings['share_of_epochs'])} of the epochs, "
-            f"{settings['splits']} divisions of the images)"
-        )
+        shorter = f", {percent(settings['share_of_epochs'])} of the epochs" if "share_of_epochs" in settings else ""
+        how = f" ({count(settings['images_in_null'])} images{shorter}, {settings['splits']} divisions into halves)"
     return (
-        f"To see whether there were groups at all, a shorter training was done on halves of the patients{how}, and the "
+        f"To see whether there were groups at all, the fit was repeated on halves of the patients{how}, and the "
         f"same on {things(tried, 'sets')} of images without groups, drawn from one Gaussian distribution with the mean "
         "and the covariance of the images. Compared were the agreement of both halves (adjusted Rand index) and the "
         "silhouette of images that a fit had not seen (Rousseeuw 1987); p is the share of sets, the images themselves "

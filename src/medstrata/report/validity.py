@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from medstrata.report.validity_figures import consensus_figure, null_figure, number_figure
+from medstrata.report.wording import things
 
 RECOVERY = ("seeds", "patients")
 BESIDE_THE_NULL = {
     "replication": "Agreement of fits on two halves of the patients (adjusted Rand index)",
     "separation": "How far apart the clusters lie in images that a fit did not see (silhouette)",
+    "gap": "Gap between the clusters (above 1: more than between pieces of a continuum)",
 }
 
 
@@ -60,7 +62,7 @@ def read_validity(found: Mapping[str, Any] | None, folder: Path) -> Validity | N
         found["supported"],
         found["sentence"],
         clusters,
-        _numbers(found["stability"], found["null"]),
+        [*_numbers(found["stability"], found["null"]), *_known_classes(found.get("labels"))],
         null_figure(found["null"]) if found["null"] else "",
         _consensus(folder),
         number_figure(number) if number.get("curves") else "",
@@ -91,8 +93,15 @@ def _numbers(stability: Mapping[str, Any], null: Mapping[str, Any] | None) -> li
         if value["mean"] is not None
     ]
     if null:
-        shown += [(name, _beside_the_null(null[key])) for key, name in BESIDE_THE_NULL.items()]
+        shown += [(name, _beside_the_null(null[key])) for key, name in BESIDE_THE_NULL.items() if key in null]
     return shown
+
+
+def _known_classes(labels: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if not labels:
+        return []
+    agreement = f"adjusted Rand index {_two_digits(labels['ari'])}, of {things(labels['labelled'], 'images')}"
+    return [("Agreement with known classes, which no fit has seen", agreement)]
 
 
 def _spread(value: Mapping[str, Any]) -> str:

@@ -14,21 +14,24 @@ from numpy.typing import NDArray
 from medstrata.report.figures import COLOURS, FAINT, INK, STYLE, colour, png, svg
 
 TITLES = {
-    "replication": "Agreement of fits on two halves of the patients",
-    "separation": "How far apart the clusters lie in unseen images",
+    "replication": "Agreement of two halves of the patients",
+    "separation": "How far apart unseen images lie",
+    "gap": "Gap between clusters",
 }
 AXES = {
-    "replication": (1.0, "adjusted Rand index: 0 = by chance, 1 = the same clusters"),
-    "separation": (0.3, "silhouette"),
+    "replication": (1.0, "adjusted Rand index: 0 = by chance, 1 = the same"),
+    "separation": (0.3, "silhouette: 0 = not at all, 1 = far"),
+    "gap": (2.0, "1 = as between pieces of a continuum"),
 }
 """How far each axis goes at least, so that differences near nothing look like that, and its label."""
 
 
 def null_figure(null: Mapping[str, Any]) -> str:
-    """Draw both statistics of the null: one dot for each set of images without groups, a line for the real images."""
+    """Draw the statistics of the null: one dot for each set of images without groups, a line for the real images."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.4, 2.3), layout="constrained")
-        for axes, (name, title) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
+        measured = {name: title for name, title in TITLES.items() if name in null}
+        for axes, (name, title) in zip(figure.subplots(1, len(measured)), measured.items(), strict=True):
             values, real = np.sort(np.array(null[name]["surrogates"])), null[name]["real"]
             least, label = AXES[name]
             low, high = min(0.0, real, *values), max(least, real, *values)
