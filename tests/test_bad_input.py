@@ -387,7 +387,7 @@ def test_validate_a_folder_that_holds_no_finished_run(out: str, said: str, finis
         ("--labels", None, "No such file or directory"),
         ("--labels", b"", "is empty"),
         ("--labels", b"image_id,class\nx,1\n", "no column 'label'"),
-        ("--labels", b"image_id,label\n0123456789abcdef,1\n", "no label for any"),
+        ("--labels", b"image_id,label\n0123456789abcdef,1\n", "name an image_id that this run does not know"),
     ],
 )
 def test_validate_with_a_table_that_is_none_of_this_run(
