@@ -126,11 +126,12 @@ def _announcement(material: Material, settings: ValidationSettings, n_clusters: 
             f"(at least {_fewest(n_clusters)})"
         )
     elif settings.surrogates:
-        work.append(f"{things(2 * (SPLITS + settings.surrogates), 'short fits')} on halves, to compare with no groups")
+        count = things(2 * (SPLITS + settings.surrogates), "short fits")
+        work.append(f"{count} of halves, of these images and of images without groups")
     images = things(len(material.image_ids), "images")
-    return (
-        f"{' and '.join(work)}; of {images} of {things(patients, 'patients')}. What is done is kept if this is stopped"
-    )
+    if patients < len(material.image_ids):
+        images += f" of {things(patients, 'patients')}"
+    return f"{' and '.join(work)}, on {images}; what is done is kept if this is stopped"
 
 
 def _fewest(n_clusters: int) -> int:
