@@ -137,7 +137,7 @@ def test_commands_of_the_page_about_validation(tmp_path: Path, monkeypatch: pyte
             assert json.loads(Path("OUT/validation.json").read_text())["associations"]["patients"] == 23
             assert "of 23 patients were compared with the clusters" in Path("OUT/model_card.md").read_text()
     found = json.loads(Path("OUT/validation.json").read_text())
-    assert found["supported"] and found["stability"]["refits"] == {"seeds": 5, "patients": 5}
+    assert not found["provisional"] and found["stability"]["refits"] == {"seeds": 5, "patients": 5}
     assert f"random {found['settings']['share_of_patients']:.0%} of".replace("%", " %") in page
 
 
