@@ -110,7 +110,7 @@ def test_every_method_has_its_words() -> None:
 )
 def test_each_method_is_named_with_its_paper(method: str, words: str, tmp_path: Path) -> None:
     found = text_of(tmp_path / "out", model=model_of(method))
-    assert "Clusters were found without labels from " in found.plain and words in found.plain
+    assert "Clusters were found without labels " in found.plain and words in found.plain
     assert "The number of clusters was 2, set in advance." in found.plain
     assert found.references == cited(" ".join(found.paragraphs))
 
@@ -142,7 +142,7 @@ def test_clusters_found_by_themselves_are_not_called_set_in_advance(tmp_path: Pa
 
 def test_a_copied_model_was_fitted_on_others(tmp_path: Path) -> None:
     text = text_of(tmp_path / "out", model=model_of("dcec"), drift={"drift": False, "sentence": "No drift."}).plain
-    assert "assigned by a model that had been fitted on other images" in text
+    assert "assigned by a model whose clusters had been found in other images" in text
     assert "Clusters were found without labels" not in text
 
 

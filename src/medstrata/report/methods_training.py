@@ -18,7 +18,7 @@ METHODS = {
     "pca": "the first {components} principal components of the images",
     "features": "vectors of the images that were computed beforehand",
 }
-RESIDUAL = ("auto", "deepmcat")
+RESIDUAL, NOT_TRAINED = ("auto", "deepmcat"), ("pca", "features")
 READERS = {
     "own": "by the method's own soft assignment to prototypes",
     "graph": "off the graph of shared nearest neighbours of the embeddings, whose communities were found by the Leiden "
@@ -43,10 +43,11 @@ def method_text(plan: dict[str, Any], model: dict[str, Any], copied: bool) -> st
         return ""
     runs, components = things(int(settings.get("runs", 1)), "runs"), settings.get("components", "")
     what = METHODS[name].format(runs=runs, components=components).replace("  ", " ")
+    by = "from" if name in NOT_TRAINED else "by"
     if copied:
-        first = f"The images were assigned by a model that had been fitted on other images, of {what}."
+        first = f"The images were assigned by a model whose clusters had been found in other images, {by} {what}."
     else:
-        first = f"Clusters were found without labels from {what}."
+        first = f"Clusters were found without labels {by} {what}."
     sentences = [first]
     number = model.get("n_clusters") or plan.get("n_clusters")
     if isinstance(number, int):
@@ -137,7 +138,7 @@ def _value(value: Any) -> str:
 def _augmentation(training: dict[str, Any]) -> str:
     sentences = []
     if words := PREPROCESSING.get(training.get("preprocessing", "")):
-        sentences.append(f"Before, {words}.")
+        sentences.append(f"Before training, {words}.")
     name = training.get("augmentation", "none")
     if name == "none":
         sentences.append("Images were not changed at random.")
