@@ -343,3 +343,81 @@ def test_nothing_is_half_written_after_an_error(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert not names & {"model.json", "model.safetensors", "assignments.parquet", "report.html"}
     assert not list((tmp_path / "out").rglob("*.part"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of an array, and beside it a folder of new images that were sorted by its model."""
+    folder = tmp_path_factory.mktemp("finished")
+    source = write_array(folder)
+    assert run(source, folder / "out", "--clusters", 3, "--method", "pca").code == 0
+    assert medstrata("assign", folder / "out", source, folder / "new").code == 0
+    assert medstrata("scan", source, folder / "begun").code == 0
+    (folder / "empty").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("nothing", "is not a run folder. Begin with: medstrata run INPUT OUT"),
+        ("empty", "is not a run folder. Begin with: medstrata run INPUT OUT"),
+        ("images.npz", "is not a run folder. Begin with: medstrata run INPUT OUT"),
+        ("begun", "plan has not been done"),
+        ("new", "holds new images, sorted by the model of another run. Validate that run instead."),
+    ],
+)
+def test_validate_a_folder_that_holds_no_finished_run(out: str, said: str, finished: Path) -> None:
+    before = sorted(finished.rglob("*"))
+    answer = medstrata("validate", finished / out)
+    assert answer.code == 1 and said in answer.sentence and answer.sentence.startswith("medstrata: ")
+    assert [path for path in sorted(finished.rglob("*")) if path.name not in (".lock", "log.txt")] == [
+        path for path in before if path.name not in (".lock", "log.txt")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "said"),
+    [
+        ("--clinical", None, "No such file or directory"),
+        ("--clinical", b"", "is empty"),
+        ("--clinical", b"age,sex\n50,F\n", "no column patient, image_id, patient_id or file"),
+        ("--clinical", b"image_id,age\nx,50\n", "none of the 1 rows has an id of this run"),
+        ("--clinical", bytes(range(128, 256)), "UTF-8"),
+        ("--labels", None, "No such file or directory"),
+        ("--labels", b"", "is empty"),
+        ("--labels", b"image_id,class\nx,1\n", "no column 'label'"),
+        ("--labels", b"image_id,label\n0123456789abcdef,1\n", "name an image_id that this run does not know"),
+    ],
+)
+def test_validate_with_a_table_that_is_none_of_this_run(
+    option: str, content: bytes | None, said: str, finished: Path, tmp_path: Path
+) -> None:
+    """Told before anything is fitted, and what was known before stands."""
+    file = tmp_path / "table.csv"
+    if content is not None:
+        file.write_bytes(content)
+    known = (finished / "out" / "validation.json").read_bytes()
+    answer = medstrata("validate", finished / "out", option, file)
+    assert answer.code == 1 and said in answer.sentence and "Traceback" not in answer.err
+    assert (finished / "out" / "validation.json").read_bytes() == known
+    assert not list((finished / "out" / "validation").glob("refit*"))
+
+
+def test_validate_with_labels_of_another_array(finished: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", labels=np.arange(7))
+    answer = medstrata("validate", finished / "out", "--labels", tmp_path / "other.npz")
+    assert answer.code == 1 and "has 7 labels and the array in INPUT has 18 images" in answer.sentence
+
+
+def test_validate_that_is_stopped_says_so(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medstrata.pipeline import refits
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(refits, "_fitted", stopped)
+    answer = medstrata("validate", finished / "out", "--refits", 1, "--surrogates", 0)
+    assert answer.code == 1
+    assert answer.sentence == "medstrata: stopped. Run the same command again; it goes on where it stopped."
+    assert json.loads((finished / "out" / "validation.json").read_text())["provisional"]

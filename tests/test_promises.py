@@ -112,6 +112,36 @@ def test_commands_of_the_page_about_deciding(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.promise
+def test_commands_of_the_page_about_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command lines of docs/validation.md run as they stand, with its clinical table, on a small study of DICOM."""
+    from command_line import images
+    from dicom_factory import dataset, save
+
+    page = (ROOT / "docs" / "validation.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    table = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)[0]
+    more = [f"P{number:03d},{50 + number},{'FM'[number % 2]},2.5,{number},1\n" for number in range(5, 24)]
+    (tmp_path / "patients.csv").write_text(table + "".join(more))
+    for number, image in enumerate(images(24)[0]):
+        values = {"PatientID": f"P{number:03d}", "SeriesInstanceUID": f"1.2.{number}", "Modality": "CR"}
+        for folder in ("FOLDER", "NEW_FOLDER"):
+            save(dataset(image.astype(np.uint16), **values), tmp_path / folder / f"{number}.dcm")
+    commands = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)[0]
+    lines = [shlex.split(line, comments=True) for line in commands.splitlines()]
+    assert [line[1] for line in lines] == ["run", "validate", "validate", "validate", "assign"]
+    for line in lines:
+        quick = ["--method", "pca"] if line[1] == "run" else []
+        answer = medstrata(*line[1:], *quick)
+        assert answer.code == 0, (line, answer.err)
+        if "--clinical" in line:
+            assert json.loads(Path("OUT/validation.json").read_text())["associations"]["patients"] == 23
+            assert "of 23 patients were compared with the clusters" in Path("OUT/model_card.md").read_text()
+    found = json.loads(Path("OUT/validation.json").read_text())
+    assert not found["provisional"] and found["stability"]["refits"] == {"seeds": 5, "patients": 5}
+    assert f"random {found['settings']['share_of_patients']:.0%} of".replace("%", " %") in page
+
+
+@pytest.mark.promise
 def test_documented_help_is_the_programs_own() -> None:
     """docs/commands.md holds every --help text as the program prints it."""
     page = (ROOT / "docs" / "commands.md").read_text()

@@ -25,6 +25,8 @@ VALIDATED: dict[str, Any] = {
     "provisional": False,
     "supported": True,
     "sentence": "1 of 2 clusters are supported; not supported: 1.",
+    "images": 20,
+    "patients": 20,
     "clusters": [
         {"cluster": 0, "supported": True, "recovery": {"seeds": 0.9, "patients": 0.8}, "sentence": "Cluster 0 <b>."},
         {"cluster": 1, "supported": False, "recovery": {"seeds": 0.4, "patients": None}, "sentence": "Cluster 1."},

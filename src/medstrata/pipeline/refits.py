@@ -69,7 +69,7 @@ def material_of(out: Path, device: str) -> Material:
 def open_folder(out: Path) -> Path:
     """Return ``OUT/validation``, emptied where it holds results of another fit."""
     folder = out / FOLDER
-    token = digest(RunFolder(out).token("assign"))
+    token = digest(RunFolder(out).token("assign"), null.STATISTICS, null.GAP)  # kept statistics are of these names
     kept = folder / "token.json"
     if not kept.exists() or read_json(kept) != token:
         shutil.rmtree(folder, ignore_errors=True)
@@ -119,8 +119,7 @@ def null_statistics(
     material: Material, folder: Path, surrogates: int, progress: Progress
 ) -> tuple[list[null.Statistics], list[null.Statistics]]:
     """Return the statistics of splits of the real images and of ``surrogates`` images without groups."""
-    part = some_patients(material.patients, min(1.0, MOST_IN_NULL / len(material.X)), material.plan.seed)
-    rows = material.rows(part)
+    rows = _rows_in_null(material)
     images, patients = np.asarray(material.X[rows]), material.patients[material.image_of[rows]]
     plan = shorter(material.plan)
 
@@ -139,6 +138,19 @@ def null_statistics(
     )
 
 
+def _rows_in_null(material: Material) -> NDArray[np.bool_]:
+    """Return the rows of the images that the null is made of: all, or those of a part of the patients."""
+    part = some_patients(material.patients, min(1.0, MOST_IN_NULL / len(material.X)), material.plan.seed)
+    return material.rows(part)
+
+
+def settings_used(material: Material) -> dict[str, Any]:
+    """Return what is fixed about the refits, for a methods section: shares, splits and the images of the null."""
+    facts = {"share_of_patients": PART, "splits": null.SPLITS, "images_in_null": int(_rows_in_null(material).sum())}
+    trained = shorter(material.plan) != material.plan
+    return facts | ({"share_of_epochs": SHORTER} if trained else {})
+
+
 def _kept(
     folder: Path, name: str, work: Callable[[int], null.Statistics], count: int, progress: Progress
 ) -> Iterator[null.Statistics]:
@@ -149,6 +161,7 @@ def _kept(
             progress(f"null: {name}", number, count)
             write_json(file, work(number))
         yield read_json(file)
+    progress(f"null: {name}", count, count)
 
 
 def shorter(plan: Plan) -> Plan:

@@ -211,6 +211,6 @@ STAGES = (
         lambda job: [job.folder.token("assign"), job.plan().maps_per_cluster],
         _explain,
     ),
-    Stage("report", ("report.html",), _report_inputs, _report),
+    Stage("report", ("report.html", "model_card.md"), _report_inputs, _report),
 )
 NAMES = tuple(stage.name for stage in STAGES)

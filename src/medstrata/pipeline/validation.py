@@ -13,16 +13,17 @@ import torch
 
 from medstrata.evidence.validity.agreement import consensus_matrix
 from medstrata.evidence.validity.cluster_number import number_of_clusters
-from medstrata.evidence.validity.null import null_test
+from medstrata.evidence.validity.null import SPLITS, null_test
 from medstrata.evidence.validity.stability import PART, Refit, consensus, some_patients, stability
 from medstrata.evidence.validity.verdict import judge
 from medstrata.images.plan import load_plan
 from medstrata.learning.reading import read_clusters, sample
 from medstrata.pipeline.associating import clinical_associations, technical_associations
 from medstrata.pipeline.patients import patients_of
-from medstrata.pipeline.refits import Material, material_of, null_statistics, open_folder, refits
+from medstrata.pipeline.refits import Material, material_of, null_statistics, open_folder, refits, settings_used
 from medstrata.pipeline.scoring import score_run
 from medstrata.pipeline.validation_settings import ValidationSettings
+from medstrata.report.wording import things
 from medstrata.run import Progress, atomic, read_json, write_json, write_table
 
 FILE = "validation.json"
@@ -49,6 +50,7 @@ def provisional(out: Path) -> dict[str, Any]:
         "associations": None,
         "stability": _on_the_fixed_embedding(out),
         "null": None,
+        "settings": {"share_of_patients": PART},
     }
     write_json(out / FILE, result)
     return result
@@ -90,6 +92,7 @@ def validate(
     labels = None if settings.labels is None else score_run(out, settings.labels)
     confounders = technical_associations(out)
     sizes = np.bincount(material.reference, minlength=int(material.plan.n_clusters)).tolist()
+    say(f"validate: {_announcement(material, settings, len(sizes))}")
     made = refits(material, folder, settings.refits, progress)
     _write_consensus(folder, material, made)
     found = stability(material.reference, made, len(sizes))
@@ -110,6 +113,7 @@ def validate(
         "labels": labels,
         "stability": found,
         "null": null,
+        "settings": settings_used(material),
     }
     write_json(out / FILE, result)
     for sentence in _sentences(result):
@@ -125,11 +129,34 @@ def _number(out: Path, used: int, numbers: tuple[int, int] | None, progress: Pro
     return {"used": used, **number_of_clusters(z, patients_of(out, ids), range(low, high + 1), seed, progress)}
 
 
+def _announcement(material: Material, settings: ValidationSettings, n_clusters: int) -> str:
+    """Say what is going to be done, so that nobody waits without knowing for what."""
+    patients = len(np.unique(material.patients))
+    work = [f"{things(2 * settings.refits, 'whole fits')} again"]
+    if settings.surrogates and patients < _fewest(n_clusters):
+        work.append(
+            f"no images without groups, since {things(patients, 'patients')} are too few for fits on halves of them "
+            f"(at least {_fewest(n_clusters)})"
+        )
+    elif settings.surrogates:
+        count = things(2 * (SPLITS + settings.surrogates), "short fits")
+        work.append(f"{count} of halves, of these images and of images without groups")
+    images = things(len(material.image_ids), "images")
+    if patients < len(material.image_ids):
+        images += f" of {things(patients, 'patients')}"
+    return f"{' and '.join(work)}, on {images}; what is done is kept if this is stopped"
+
+
+def _fewest(n_clusters: int) -> int:
+    """Return of how many patients, at least, halves can be fitted."""
+    return max(FEWEST_PATIENTS, 4 * n_clusters)
+
+
 def _null(
     material: Material, folder: Path, surrogates: int, n_clusters: int, progress: Progress
 ) -> dict[str, Any] | None:
     """Return ``null_test``, None where it was not asked for or halves of so few patients cannot be fitted."""
-    if not surrogates or len(np.unique(material.patients)) < max(FEWEST_PATIENTS, 4 * n_clusters):
+    if not surrogates or len(np.unique(material.patients)) < _fewest(n_clusters):
         return None
     return null_test(*null_statistics(material, folder, surrogates, progress))
 
@@ -137,13 +164,18 @@ def _null(
 def _sentences(result: dict[str, Any]) -> list[str]:
     """Return what is said at the end: the whole, each cluster, and what was found of clinical data."""
     said = [result["sentence"], *(one["sentence"] for one in result["clusters"]), result["n_clusters"]["sentence"]]
+    if labels := result["labels"]:
+        said.append(
+            f"compared with known classes of {things(labels['labelled'], 'images')}: adjusted Rand index "
+            f"{labels['ari']:.2f}; nothing above rests on them"
+        )
     if (clinical := result["associations"]) is None:
         return said
     said += [one["sentence"] for one in clinical["associations"] if one["finding"]][:SAID_FINDINGS]
     said.append(f"{clinical['findings']} of {clinical['tests']} tests of clinical data are findings")
-    said += [f"{count} rows not used: {reason}" for reason, count in clinical["rows_not_used"].items()]
+    said += [f"{things(count, 'rows')} not used: {reason}" for reason, count in clinical["rows_not_used"].items()]
     columns = clinical["columns_not_used"].items()
-    return said + [f"{len(names)} columns not used: {reason}" for reason, names in columns]
+    return said + [f"{things(len(names), 'columns')} not used: {reason}" for reason, names in columns]
 
 
 def _write_consensus(folder: Path, material: Material, made: list[Refit]) -> None:

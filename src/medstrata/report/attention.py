@@ -66,7 +66,7 @@ def _validity(validity: Validity | None) -> list[Finding]:
         return []
     if not validity.supported:
         return [Finding("validity", "The clusters are not supported", validity.sentence, serious=True)]
-    return [Finding("validity", "What was validated", validity.sentence)]
+    return [Finding("validity", "The clusters were validated", validity.sentence)]
 
 
 def _maps(tested: TestedMaps | None) -> list[Finding]:

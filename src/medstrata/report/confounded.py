@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medstrata.evidence.association.clinical import MISSING_VALUES
 from medstrata.report.survival_figure import survival_figure
+from medstrata.report.wording import count, percent, things
 
 STRONG = 0.3  # effect size from which a header that names no cluster is worth a finding all the same
 SHOWN_ROWS = 40
@@ -43,11 +45,15 @@ class Technical:
 
 @dataclass(frozen=True)
 class Clinical:
-    """``sentences`` of the findings; ``table``: Table 1 as rows of cells, its header first; ``figures``: data URIs."""
+    """``sentences`` of the findings; ``table``: Table 1 as rows of cells, its header first; ``tests``: one row each.
+
+    ``figures``: name and data URI.
+    """
 
     sentences: list[str]
     summary: str
     table: list[list[str]]
+    tests: list[AssociationRow]
     unused: list[tuple[str, str]]
     figures: list[tuple[str, str]] = field(default_factory=list)
 
@@ -69,7 +75,9 @@ def read_technical(found: Mapping[str, Any] | None) -> Technical | None:
 
 
 def _row(entry: Mapping[str, Any]) -> AssociationRow:
-    effect = f"{entry['effect_name']} {entry['effect']:.2f} ({entry['low']:.2f} to {entry['high']:.2f})"
+    effect = ""
+    if entry["effect"] is not None:
+        effect = f"{entry['effect_name']} {entry['effect']:.2f} ({entry['low']:.2f} to {entry['high']:.2f})"
     q = "< .001" if entry["q"] < 0.001 else f"{entry['q']:.3f}"
     return AssociationRow(entry["label"], effect, q, entry["test"], entry["q"] < 0.05, entry["missing"])
 
@@ -92,15 +100,29 @@ def read_clinical(found: Mapping[str, Any] | None, folder: Path) -> Clinical | N
         return None
     entries = associations["associations"]
     summary = (
-        f"{associations['findings']} of {associations['tests']} tests are findings, at {associations['level']:.0%} "
-        f"expected false ones (Benjamini-Hochberg over all tests). The unit is the patient: {associations['patients']} "
-        f"patients, {associations['mixed']} of them with images in several clusters: they count where most of theirs "
-        "are."
+        f"{associations['findings']} of {associations['tests']} tests are findings, of which at most "
+        f"{percent(associations['level'])} are expected to be false (Benjamini-Hochberg over all tests). The unit is "
+        f"the patient, of whom {count(associations['patients'])} are in the table."
     )
-    rows = {reason: f"{count} rows" for reason, count in associations["rows_not_used"].items()}
+    if associations["mixed"]:
+        summary += (
+            f" {count(associations['mixed'])} have images in several clusters and count where most of theirs are."
+        )
+    rows = {reason: things(number, "rows") for reason, number in associations["rows_not_used"].items()}
     columns = {reason: ", ".join(names[:12]) for reason, names in associations["columns_not_used"].items()}
     file = folder / "table_one.csv"
     table = list(csv.reader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
     figures = [(entry["variable"], survival_figure(entry["curves"])) for entry in entries if entry.get("curves")]
     sentences = [entry["sentence"] for entry in entries if entry["finding"]]
-    return Clinical(sentences, summary, table[: SHOWN_ROWS + 1], [*rows.items(), *columns.items()], figures)
+    tests = [_row({**entry, "label": _tested(entry)}) for entry in entries if entry["test"]]
+    groups = [row[: _columns(table[0])] for row in table[: SHOWN_ROWS + 1]]
+    return Clinical(sentences, summary, groups, tests[:SHOWN_ROWS], [*rows.items(), *columns.items()], figures)
+
+
+def _tested(entry: Mapping[str, Any]) -> str:
+    return f"{entry['variable']}, {entry['kind']}" if entry["kind"] == MISSING_VALUES else str(entry["variable"])
+
+
+def _columns(header: list[str]) -> int:
+    """Return how many columns of Table 1 describe the groups: what follows is in the table of tests."""
+    return header.index("Missing") if "Missing" in header else len(header)

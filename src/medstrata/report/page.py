@@ -19,6 +19,9 @@ from medstrata.report.doubted import list_doubted
 from medstrata.report.facts import ALL_MAPS, Facts, gather_facts, map_cautions
 from medstrata.report.figures import embedding_maps, training_curves
 from medstrata.report.folder import RunFolder, read_run_folder
+from medstrata.report.methods_text import write_methods
+from medstrata.report.model_card import FILE as MODEL_CARD
+from medstrata.report.model_card import model_card
 from medstrata.report.pictures import colour_bar
 from medstrata.report.templates import render_template
 from medstrata.report.tested import read_tests
@@ -34,6 +37,7 @@ FILES = {
     "left_out.parquet": "what was left out, in which stage and why",
     "model.safetensors": "the weights of the fitted model",
     "model.json": "the settings of the fitted model",
+    "model_card.md": "what the model is for, what it was fitted on, and its limits; pass it on with the model",
     "history.jsonl": "what was measured in each pass of the training",
     "embeddings.npy": "the numbers by which the model describes each image",
     "assignments.parquet": "the cluster of each image and how sure it is",
@@ -63,7 +67,7 @@ class Origin:
 
 
 def write_report(out: Path) -> Path:
-    """Write ``out/report.html`` from the files of the run folder ``out`` and return its path.
+    """Write ``out/report.html`` and ``out/model_card.md`` from the files of the run folder ``out``; return the page.
 
     The page holds all pictures itself, asks for nothing from outside, runs no script and never looks into
     ``out/private``.
@@ -72,9 +76,11 @@ def write_report(out: Path) -> Path:
     ------
     RunFolderError : a required stage has not been run, or a file is damaged or cannot be written
     """
-    html = render(read_run_folder(out))
-    with atomic(out / REPORT) as part:
-        part.write_text(html, encoding="utf-8")
+    run = read_run_folder(out)
+    for name, write in ((MODEL_CARD, render_model_card), (REPORT, render)):  # the page lists the card among the files
+        text = write(run)
+        with atomic(out / name) as part:
+            part.write_text(text, encoding="utf-8")
     return out / REPORT
 
 
@@ -82,15 +88,13 @@ def render(run: RunFolder) -> str:
     """Return the whole page as HTML."""
     facts = gather_facts(run)
     listed = list_decided(run, facts)
-    tested = read_tests(run.maps.check if run.maps else {})
-    technical = read_technical(run.validation)
-    validity = read_validity(run.validation, run.path / "validation")
+    checks = _checks(run)
     return render_template(
         "template.html",
         facts=facts,
         plan=run.plan,
         summary=summary(facts),
-        findings=findings(facts, run.plan, Checks(tested, validity, technical, run.drift)),
+        findings=findings(facts, run.plan, checks),
         decided_findings=decided_findings(listed),
         no_drift="" if run.drift.get("drift") else run.drift.get("sentence", ""),
         sure=sure_words(run),
@@ -99,16 +103,30 @@ def render(run: RunFolder) -> str:
         cards=make_cards(run, facts),
         most_cards=MOST_CARDS,
         has_maps=run.maps is not None,
-        validity=validity,
-        technical=technical,
+        validity=checks.validity,
+        technical=checks.technical,
         clinical=read_clinical(run.validation, run.path / "validation"),
-        tested=tested,
+        tested=checks.tested,
         strongest=strongest_words(run),
         doubted=list_doubted(run),
+        methods=write_methods(run, facts),
         fit_warnings=[str(sentence) for sentence in run.model.get("warnings") or []],
         map_cautions=map_cautions(run.maps.summary if run.maps else {})[ALL_MAPS],
         files=[(name, text) for name, text in FILES.items() if (run.path / name).exists()],
         **_figures(run, facts),
+    )
+
+
+def render_model_card(run: RunFolder) -> str:
+    """Return the model card as Markdown."""
+    facts, checks = gather_facts(run), _checks(run)
+    return model_card(run, facts, write_methods(run, facts), checks.validity, findings(facts, run.plan, checks))
+
+
+def _checks(run: RunFolder) -> Checks:
+    tested = read_tests(run.maps.check if run.maps else {})
+    return Checks(
+        tested, read_validity(run.validation, run.path / "validation"), read_technical(run.validation), run.drift
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from medstrata.report.figures import STYLE, colour, svg
+from medstrata.report.figures import FAINT, STYLE, colour, svg
 
 
 def survival_figure(curves: Sequence[Mapping[str, Any]]) -> str:
@@ -25,7 +25,8 @@ def survival_figure(curves: Sequence[Mapping[str, Any]]) -> str:
                 table.text(time, -line, str(count), ha="center", va="center", color=tint, fontsize=8)
         axes.set(ylim=(0, 1.02), ylabel="Free of the event")
         axes.legend(frameon=False, fontsize=8)
-        table.set(ylim=(-len(curves) + 0.4, 0.8), yticks=[], xlabel="Time, as in the table (below: patients at risk)")
+        table.set(ylim=(-len(curves) + 0.4, 0.8), yticks=[], xlabel="Time, in the unit of the table")
+        table.set_title("Patients at risk", loc="left", fontsize=8, color=FAINT, pad=2)
         for spine in table.spines.values():
             spine.set_visible(False)
         return svg(figure)

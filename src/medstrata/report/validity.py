@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 
 from medstrata.report.validity_figures import consensus_figure, null_figure, number_figure
+from medstrata.report.wording import things
 
 RECOVERY = ("seeds", "patients")
+BESIDE_THE_NULL = {
+    "replication": "Agreement of fits on two halves of the patients (adjusted Rand index)",
+    "separation": "How far apart the clusters lie in images that a fit did not see (silhouette)",
+    "gap": "Gap between the clusters (above 1: more than between pieces of a continuum)",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,12 @@ class Validity:
     cluster_number: str = ""
     cluster_number_sentence: str = ""
 
+    @property
+    def count_words(self) -> str:
+        """How many clusters are supported: "none of 4", "3 of 4"."""
+        supported = sum(row.supported for row in self.clusters)
+        return f"{supported or 'none'} of {len(self.clusters)}"
+
 
 def read_validity(found: Mapping[str, Any] | None, folder: Path) -> Validity | None:
     """Return what the report shows of ``validation.json`` and of ``validation/`` (``folder``), None without it."""
@@ -50,7 +62,7 @@ def read_validity(found: Mapping[str, Any] | None, folder: Path) -> Validity | N
         found["supported"],
         found["sentence"],
         clusters,
-        _numbers(found["stability"], found["null"]),
+        [*_numbers(found["stability"], found["null"]), *_known_classes(found.get("labels"))],
         null_figure(found["null"]) if found["null"] else "",
         _consensus(folder),
         number_figure(number) if number.get("curves") else "",
@@ -64,7 +76,7 @@ def _row(entry: Mapping[str, Any]) -> ClusterVerdict:
 
 
 def _two_digits(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{round(value, 2) + 0.0:.2f}"  # a small negative value is 0.00, not -0.00
 
 
 def _numbers(stability: Mapping[str, Any], null: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -76,23 +88,30 @@ def _numbers(stability: Mapping[str, Any], null: Mapping[str, Any] | None) -> li
         ("Agreement on patients that a fit did not see", stability["patients"]["new"], refits["patients"]),
     ]
     shown = [
-        (name, f"adjusted Rand index {value['mean']:.2f}, lowest {value['lowest']:.2f}, of {count} refits")
+        (name, f"adjusted Rand index {_spread(value)}, of {count} refits")
         for name, value, count in rows
         if value["mean"] is not None
     ]
     if null:
-        names = {
-            "replication": "Found again in the other half of the patients",
-            "separation": "Separation of unseen images (silhouette)",
-            "gap": "Gap between clusters (above 1: no continuum)",
-        }
-        shown += [(name, _beside_the_null(null[key])) for key, name in names.items()]
+        shown += [(name, _beside_the_null(null[key])) for key, name in BESIDE_THE_NULL.items() if key in null]
     return shown
+
+
+def _known_classes(labels: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if not labels:
+        return []
+    agreement = f"adjusted Rand index {_two_digits(labels['ari'])}, of {things(labels['labelled'], 'images')}"
+    return [("Agreement with known classes, which no fit has seen", agreement)]
+
+
+def _spread(value: Mapping[str, Any]) -> str:
+    return f"{_two_digits(value['mean'])}, lowest {_two_digits(value['lowest'])}"
 
 
 def _beside_the_null(found: Mapping[str, Any]) -> str:
     low, high = min(found["surrogates"]), max(found["surrogates"])
-    return f"{found['real']:.2f}; in images without groups {low:.2f} to {high:.2f}; p = {found['p']:.2f}"
+    real, low_words, high_words = (_two_digits(value) for value in (found["real"], low, high))
+    return f"{real}; in images without groups {low_words} to {high_words}; p = {found['p']:.2f}"
 
 
 def _consensus(folder: Path) -> str:

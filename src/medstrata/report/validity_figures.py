@@ -14,31 +14,41 @@ from numpy.typing import NDArray
 from medstrata.report.figures import COLOURS, FAINT, INK, STYLE, colour, png, svg
 
 TITLES = {
-    "replication": "Found again in the other half of the patients",
-    "separation": "Separation of unseen images",
+    "replication": "Agreement of two halves of the patients",
+    "separation": "How far apart unseen images lie",
     "gap": "Gap between clusters",
 }
+AXES = {
+    "replication": (1.0, "adjusted Rand index: 0 = by chance, 1 = the same"),
+    "separation": (0.3, "silhouette: 0 = not at all, 1 = far"),
+    "gap": (2.0, "1 = as between pieces of a continuum"),
+}
+"""How far each axis goes at least, so that differences near nothing look like that, and its label."""
 
 
 def null_figure(null: Mapping[str, Any]) -> str:
-    """Draw both statistics of the null: one dot for each set of images without groups, a line for the real images."""
+    """Draw the statistics of the null: one dot for each set of images without groups, a line for the real images."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.4, 1.7), layout="constrained")
-        for axes, (name, title) in zip(figure.subplots(1, len(TITLES)), TITLES.items(), strict=True):
-            values = np.sort(np.array(null[name]["surrogates"]))
-            axes.scatter(values, _stacked(values), s=26, color="#9aa5b1", linewidths=0, label="images without groups")
-            axes.axvline(null[name]["real"], color=COLOURS[4], linewidth=2, label="these images")
+        figure = Figure(figsize=(9.4, 2.3), layout="constrained")
+        measured = {name: title for name, title in TITLES.items() if name in null}
+        for axes, (name, title) in zip(figure.subplots(1, len(measured)), measured.items(), strict=True):
+            values, real = np.sort(np.array(null[name]["surrogates"])), null[name]["real"]
+            least, label = AXES[name]
+            low, high = min(0.0, real, *values), max(least, real, *values)
+            margin = 0.04 * (high - low)
+            heights = _stacked(values, margin / 2)
+            axes.scatter(values, heights, s=26, color="#9aa5b1", linewidths=0, label="images without groups")
+            axes.axvline(real, color=COLOURS[4], linewidth=2, label="these images")
             axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
-            axes.set(yticks=[], ylim=(-0.8, max(4.0, _stacked(values).max(initial=0) + 1.5)))
+            axes.set(yticks=[], ylim=(-0.8, max(4.0, heights.max(initial=0) + 1.0)), xlim=(low - margin, high + margin))
+            axes.set_xlabel(label, fontsize=8, color=FAINT)
             axes.spines["left"].set_visible(False)
-            axes.margins(x=0.12)
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, 1.05))
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower right", ncols=2)
         return svg(figure)
 
 
-def _stacked(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return heights so that dots of nearly the same value stand on one another."""
-    width = max(float(np.ptp(values)) / 25, 1e-3) if len(values) else 1.0
+def _stacked(values: NDArray[np.float64], width: float) -> NDArray[np.float64]:
+    """Return heights so that dots nearer than ``width`` stand on one another; ``values`` (n,) in ascending order."""
     heights = np.zeros(len(values))
     for number in range(1, len(values)):
         near = values[number] - values[:number] < width

@@ -1,0 +1,182 @@
+"""Validation of a whole run: what is supported, what is not, what is written, what is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from command_line import images, medstrata
+from dicom_factory import dataset, save
+from medstrata.evidence.validity.null import SPLITS
+from medstrata.pipeline import refits as refits_module
+from validated import finish, finished_run, kept, validated
+
+ID = "PLANTED-77Q"
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three planted groups, as ``run`` leaves it."""
+    return finished_run(tmp_path_factory.mktemp("planted"), images(60)[0])
+
+
+@pytest.fixture
+def run(planted: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(planted, tmp_path / "out"))
+
+
+def test_planted_groups_are_supported(run: Path) -> None:
+    found = validated(run, surrogates=19)
+    assert found["supported"] is True and found["provisional"] is False
+    assert found["sentence"].startswith("All 3 clusters are supported.")
+    assert [entry["supported"] for entry in found["clusters"]] == [True] * 3
+    assert found["stability"]["refits"] == {"seeds": 3, "patients": 3}
+    assert found["null"]["p"] == 0.05 and len(found["null"]["separation"]["surrogates"]) == 19
+    assert (found["images"], found["patients"]) == (60, 60)
+    assert found["settings"] == {"share_of_patients": 0.8, "splits": SPLITS, "images_in_null": 60}
+
+
+def test_pure_noise_is_not_supported_and_the_report_says_so_first(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 16, 16), dtype=np.uint8)
+    out = finished_run(tmp_path, noise)
+    found = validated(out, surrogates=19)
+    assert found["supported"] is False and found["sentence"].startswith("No clusters are supported:")
+    assert not any(entry["supported"] for entry in found["clusters"])
+    page = (out / "report.html").read_text()
+    top = page[: page.index("Are these clusters real?</h2>")]
+    assert "The clusters are not supported" in top and "none of 3" in top
+    card = (out / "model_card.md").read_text()
+    assert "No clusters are supported:" in card[card.index("## Metrics") : card.index("## Limits")]
+    assert "The clusters are not supported." in card[card.index("## Limits") :]
+
+
+def test_nineteen_surrogates_are_needed_and_three_refits(run: Path) -> None:
+    few = validated(run, refits=2, surrogates=1)
+    assert few["supported"] is False
+    assert "fewer than three refits of each kind were made" in few["sentence"]
+    assert "19 are needed" in few["sentence"]
+
+
+def test_what_run_writes_is_provisional_and_supports_nothing(planted: Path) -> None:
+    found = json.loads((planted / "validation.json").read_text())
+    assert (found["provisional"], found["supported"], found["clusters"], found["null"]) == (True, False, [], None)
+    assert found["stability"]["refits"] == {"seeds": 0, "patients": 5}
+    assert "medstrata validate OUT" in found["sentence"]
+
+
+def test_consensus_is_of_the_refits(run: Path) -> None:
+    validated(run)
+    table = pq.read_table(run / "validation" / "consensus.parquet")
+    assignments = pq.read_table(run / "assignments.parquet")
+    assert table.column_names == ["image_id", "cluster", "consensus"]
+    assert table["image_id"].to_pylist() == assignments["image_id"].to_pylist()
+    assert table["cluster"].to_pylist() == assignments["nearest"].to_pylist()
+    assert table["consensus"].to_pylist() == [1.0] * 60
+    matrix, clusters = (np.load(run / "validation" / f"consensus_{name}.npy") for name in ("matrix", "clusters"))
+    assert np.array_equal(matrix, (clusters[:, None] == clusters[None]).astype(np.float32))
+
+
+def test_the_report_is_made_again(run: Path) -> None:
+    before = (run / "report.html").read_text()
+    assert "not tested" in before
+    validated(run)
+    after = (run / "report.html").read_text()
+    assert after != before and "none of 3" in after
+    answer = medstrata("report", run)
+    assert answer.code == 0 and "report: up to date" in answer.err
+
+
+def test_run_again_keeps_what_was_validated(run: Path, planted: Path) -> None:
+    found = validated(run)
+    assert medstrata("run", planted.parent / "images.npz", run).code == 0
+    assert json.loads((run / "validation.json").read_text()) == found
+
+
+def test_stopped_and_continued_gives_the_same_and_fits_nothing_twice(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Path(shutil.copytree(run, tmp_path / "whole"))
+    fits: list[int] = []
+    fit = refits_module._fitted
+
+    def counted(*arguments: Any) -> Any:
+        if len(fits) == stop:
+            raise KeyboardInterrupt
+        fits.append(1)
+        return fit(*arguments)
+
+    monkeypatch.setattr(refits_module, "_fitted", counted)
+    stop = 1000
+    validated(whole, refits=2, surrogates=2)
+    assert len(fits) == 2 * 2 + 2 * (SPLITS + 2)
+    fits.clear()
+    for after in (3, 9):  # between two refits, and between the two halves of a division
+        stop = after
+        with pytest.raises(KeyboardInterrupt):
+            validated(run, refits=2, surrogates=2)
+    assert len(fits) == 9 and json.loads((run / "validation.json").read_text())["provisional"]
+    stop = 1000
+    validated(run, refits=2, surrogates=2)
+    assert len(fits) == 2 * 2 + 2 * (SPLITS + 2) + 1  # of the division that was cut in two, one half again
+    assert (run / "validation.json").read_bytes() == (whole / "validation.json").read_bytes()
+    assert kept(run) == kept(whole)
+    validated(run, refits=2, surrogates=2)
+    assert len(fits) == 2 * 2 + 2 * (SPLITS + 2) + 1
+
+
+def test_labels_are_compared_and_change_nothing(run: Path, tmp_path: Path) -> None:
+    truth = np.roll(images(60)[1], 7)  # wrong on purpose
+    np.savez(tmp_path / "labels.npz", labels=truth)
+    plain = validated(run)
+    labelled = validated(Path(shutil.copytree(run, tmp_path / "labelled")), labels=tmp_path / "labels.npz")
+    assert plain["labels"] is None and labelled["labels"]["labelled"] == 60
+    assert {**labelled, "labels": None} == plain and kept(tmp_path / "labelled") == kept(run)
+    page = (tmp_path / "labelled" / "report.html").read_text()
+    assert "Agreement with known classes, which no fit has seen" in page
+
+
+def test_too_few_patients_for_halves_are_told(tmp_path: Path) -> None:
+    out = finished_run(tmp_path, images(15)[0])
+    answer = medstrata("validate", out, "--refits", 1, "--surrogates", 2)
+    assert answer.code == 0
+    assert "15 patients are too few for fits on halves of them (at least 20)" in answer.err
+    assert json.loads((out / "validation.json").read_text())["null"] is None
+
+
+def write_patients(folder: Path) -> Path:
+    """DICOM of 24 patients, two images each of one of three groups, with planted ids; and a clinical table."""
+    pixels, groups = images(48)
+    rows = [f"patient_id,age,remark {ID}"]
+    order = np.argsort(groups, kind="stable")
+    for number, image in enumerate(order.tolist()):
+        patient = f"{ID}-{number // 2}"
+        values = {"PatientID": patient, "SeriesInstanceUID": f"1.2.{number}", "StudyInstanceUID": f"1.3.{number // 2}"}
+        save(dataset(pixels[image].astype(np.uint16), **values, Modality="CR"), folder / "in" / f"{number}.dcm")
+    rows += [f"{ID}-{number},{50 + 10 * (number // 8) + number % 3},{ID}" for number in range(24)]
+    (folder / "table.csv").write_text("\n".join([*rows, f"{ID}-unknown,3,x"]) + "\n")
+    return folder / "in"
+
+
+def test_original_ids_of_images_and_table_stay_private(tmp_path: Path) -> None:
+    out = finish(write_patients(tmp_path), tmp_path / "out")
+    answer = medstrata("validate", out, "--refits", 1, "--surrogates", 1, "--clinical", tmp_path / "table.csv")
+    assert answer.code == 0, answer.err
+    found = json.loads((out / "validation.json").read_text())
+    assert found["patients"] == 24 and found["associations"]["patients"] == 24
+    assert "1 row not used: the id is not known to this run" in answer.err
+    files = [path for path in out.rglob("*") if path.is_file() and "private" not in path.relative_to(out).parts]
+    assert {"model_card.md", "validation.json", "table_one.csv"} <= {path.name for path in files}
+    for path in files:
+        held = path.read_bytes()
+        if path.suffix == ".parquet":
+            held += repr(pq.read_table(path).to_pylist()).encode()
+        values = held.replace(f"remark {ID}".encode(), b"")  # the name of a column is the user's own
+        assert ID.encode() not in values, path.name
+    assert ID not in answer.err.replace(f"remark {ID}", "")
