@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.validity.adjusting import CELLS, main
 from medstrata.errors import FitError
 from medstrata.evidence.metrics import score
 from medstrata.learning.adjustment import InBatches
@@ -108,3 +109,11 @@ def test_why_there_are_no_maps() -> None:
     assert no_maps(trained) == ""
     trained.adjustment_ = method("pca").fit(X).adjustment_
     assert "mixes the batches" in no_maps(trained)
+
+
+def test_the_table_of_planted_scanners(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scanner that is half of what makes a group (excess 1) is taken away with it."""
+    monkeypatch.setitem(CELLS, "mixed", {name: CELLS["mixed"][name] for name in ("excess 0", "excess 1")})
+    main(["mixed", "--methods", "pca", "--seeds", "1"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert float(rows[0][2]) < 0.7 and float(rows[0][3]) > 0.95 and float(rows[-1][3]) < 0.75
