@@ -40,6 +40,10 @@ Select = Annotated[
     list[str] | None,
     typer.Option("--select", metavar="COLUMN=VALUE", help="Take only these images of the catalog; repeatable."),
 ]
+AdjustFor = Annotated[
+    list[str] | None,
+    typer.Option("--adjust-for", metavar="COLUMN", help="Remove what differs by this column, or site; repeatable."),
+]
 BurnedIn = Annotated[
     bool, typer.Option("--include-burned-in", help="Take images that may show names or other text in the pixels.")
 ]

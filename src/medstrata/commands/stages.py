@@ -10,6 +10,7 @@ import typer
 from medstrata._version import __version__
 from medstrata.commands.app import do_stage, new_job, session
 from medstrata.commands.options import (
+    AdjustFor,
     BurnedIn,
     Clusters,
     Device,
@@ -31,7 +32,7 @@ def _plan_options(**values: Any) -> Any:
     given = {name: value for name, value in values.items() if value is not None}
     if given.get("n_clusters", "auto") != "auto":
         given["n_clusters"] = int(given["n_clusters"])
-    return PlanOptions(**given | {"select": tuple(given.get("select", ()))})
+    return PlanOptions(**given | {name: tuple(given.get(name, ())) for name in ("select", "adjust_for")})
 
 
 def run(  # noqa: PLR0913 - one parameter per option
@@ -42,6 +43,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     seed: Seed = None,
     goal: Goal = None,
     select: Select = None,
+    adjust_for: AdjustFor = None,
     include_burned_in: BurnedIn = False,
     features: Features = None,
     device: Device = "auto",
@@ -64,6 +66,7 @@ def run(  # noqa: PLR0913 - one parameter per option
             seed=seed,
             goal=goal,
             select=select,
+            adjust_for=adjust_for,
             include_burned_in=include_burned_in,
         )
         settings = {"options": options, "device": device, "workers": workers, "features": features}
@@ -77,19 +80,21 @@ def scan(input_path: Input, out: Out, workers: Workers = 0, redo: Redo = False) 
     do_stage("scan", out, redo, input_path, workers=workers)
 
 
-def plan(
+def plan(  # noqa: PLR0913 - one parameter per option
     out: Out,
     clusters: Clusters = None,
     method: Method = None,
     seed: Seed = None,
     goal: Goal = None,
     select: Select = None,
+    adjust_for: AdjustFor = None,
     include_burned_in: BurnedIn = False,
     redo: Redo = False,
 ) -> None:
     """Choose what to do from the catalog: OUT/plan.json, one sentence of reason per decision; edit it freely."""
     options = {"n_clusters": clusters, "method": method, "seed": seed, "goal": goal, "select": select}
-    do_stage("plan", out, redo, options=_plan_options(**options, include_burned_in=include_burned_in))
+    options |= {"adjust_for": adjust_for, "include_burned_in": include_burned_in}
+    do_stage("plan", out, redo, options=_plan_options(**options))
 
 
 def decode(out: Out, workers: Workers = 0, redo: Redo = False) -> None:

@@ -41,6 +41,7 @@ class Plan:
     select: dict[str, str] = field(default_factory=dict)  # column of the catalog -> the value that is wanted
     kind: dict[str, str] = field(default_factory=dict)  # goal subtypes: the one kind of image that takes part
     settings: dict[str, Any] = field(default_factory=dict)  # constructor arguments of the method, over its defaults
+    adjust_for: list[str] = field(default_factory=list)  # columns that tell batches: see ``images.batch_columns``
     reasons: dict[str, str] = field(default_factory=dict)  # one sentence per decision
     version: int = 1
 
@@ -52,8 +53,10 @@ def describe(plan: Plan) -> list[tuple[str, str, str]]:
 
 
 def _in_words(value: Any) -> str:
+    if value == []:
+        return "none"
     if isinstance(value, list):
-        return " x ".join(f"{item:g}" for item in value)
+        return ", ".join(value) if isinstance(value[0], str) else " x ".join(f"{item:g}" for item in value)
     if isinstance(value, dict):
         return "; ".join(f"{k}: {describe_rule(v)}" if isinstance(v, dict) else f"{k}={v}" for k, v in value.items())
     if value is None or isinstance(value, bool):
@@ -147,6 +150,10 @@ def _is_text_map(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
 
 
+def _is_name_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+
+
 def _is_word(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_]*", value) is not None
 
@@ -180,6 +187,7 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "select": ("an object of catalog columns and wanted values, both text", _is_text_map),
     "kind": ("an object of catalog columns and values, both text", _is_text_map),
     "settings": ("an object of constructor arguments of the method", _is_map),
+    "adjust_for": ('a list of different columns of the catalog, or "site"', _is_name_list),
     "reasons": ("an object of sentences", _is_text_map),
 }
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from medstrata.errors import InputError, PlanError
 from medstrata.images.augmentation_rule import choose_augmentation
+from medstrata.images.batch_columns import check_adjust_for
 from medstrata.images.catalog import Catalog
 from medstrata.images.intensity import intensity_class, rule_for
 from medstrata.images.plan import GOALS, GRID_MULTIPLE, GRID_SIDES, Plan, check_values
@@ -55,6 +56,7 @@ class PlanOptions:
     method: str | None = None
     seed: int | None = None
     include_burned_in: bool = False
+    adjust_for: Sequence[str] = ()  # columns of the catalog that tell batches
 
 
 def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
@@ -80,6 +82,9 @@ def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
     _reason_images(chosen.rows, Counter(item.code for item in chosen.left_out), reasons)
     n_clusters = _n_clusters(chosen.rows, goal, options.n_clusters, reasons)
     check_count(chosen, n_clusters)
+    check_adjust_for(options.adjust_for, chosen.rows)
+    if options.adjust_for:
+        reasons["adjust_for"] = "As asked for. Valid only if every group is in every batch, see docs/adjusting.md."
     grid, spacing = (_grid_3d if dimensions == 3 else _grid_2d)(chosen.rows, goal, reasons)
     channels = _channels(chosen.rows, reasons)
     intensity = _intensity(chosen.rows, reasons)
@@ -102,6 +107,7 @@ def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
         maps_per_cluster=MAPS_PER_CLUSTER[dimensions],
         augmentation=augmentation,
         select=select,
+        adjust_for=list(options.adjust_for),
         kind=main_kind(chosen.rows) if goal == "subtypes" else {},
         reasons=reasons,
     )

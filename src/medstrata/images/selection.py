@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medstrata.errors import InputError, PlanError
+from medstrata.images.batch_columns import check_adjust_for
 from medstrata.images.catalog import Catalog
 from medstrata.images.intensity import intensity_class
 from medstrata.images.plan import Plan, check_values, nearest
@@ -225,14 +226,15 @@ def check_plan(plan: Plan, catalog: Catalog) -> Chosen:
 
     Raises
     ------
-    PlanError : impossible values; a column of ``select`` that the catalog does not have; fewer than two images; more
-        clusters than images
+    PlanError : impossible values; a column of ``select`` that the catalog does not have, or one of ``adjust_for`` that
+        tells no batches; fewer than two images; more clusters than images
     InputError : no image is left, with counts per reason and the option that takes them
     """
     check_values(plan)
     check_select(plan.select, image_rows(catalog))
     chosen = choose_images(catalog, plan)
     check_count(chosen, plan.n_clusters)
+    check_adjust_for(plan.adjust_for, chosen.rows)
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from medstrata.errors import FitError
+from medstrata.run import Progress
 
 Images = NDArray[Any]  # (N, C, H, W) or (N, C, D, H, W), integer or float
 KINDS = ("centred", "scaled", "published", "unit")  # of preprocessing
@@ -47,6 +48,15 @@ def blocks(images: Images, size: int | None = None) -> Iterator[slice]:
     step = size or max(1, BLOCK_BYTES // (4 * int(np.prod(images.shape[1:]))))
     for start in range(0, len(images), step):
         yield slice(start, min(start + step, len(images)))
+
+
+def in_blocks(images: Images, size: int, embed: Callable[[Images], torch.Tensor], progress: Progress) -> torch.Tensor:
+    """Return what ``embed`` makes of all images, ``size`` of them at once."""
+    parts = []
+    for part in blocks(images, size):
+        parts.append(embed(images[part]))
+        progress("embedding", part.stop, len(images))
+    return torch.cat(parts)
 
 
 def check_finite(block: NDArray[Any], first: int = 0) -> None:

@@ -141,8 +141,10 @@ def empty_reader(how: str, embedding_size: int, n_clusters: int) -> nn.Module:
     return READERS[how](embedding_size, n_clusters)
 
 
-def read_clusters(z: torch.Tensor, how: str, n_clusters: int | None, seed: int, runs: int = 1) -> Reading:
-    """Learn the reader ``how`` from embeddings z (N, Z); ``n_clusters`` None: ``found_clusters`` ("graph" only).
+def read_clusters(z: torch.Tensor, how: str, n_clusters: int | str | None, seed: int, runs: int = 1) -> Reading:
+    """Learn the reader ``how`` from embeddings z (N, Z).
+
+    ``n_clusters``: "auto" or None takes ``found_clusters`` ("graph" only).
 
     ``runs``: of a fusion, embeddings of as many runs side by side.
 
@@ -150,7 +152,7 @@ def read_clusters(z: torch.Tensor, how: str, n_clusters: int | None, seed: int, 
     ------
     FitError : a number of clusters is needed and not given
     """
-    z = z.detach()
+    z, n_clusters = z.detach(), None if isinstance(n_clusters, str) else n_clusters
     if how == "graph":
         return _read_graph(z, n_clusters, seed, runs)
     if n_clusters is None:

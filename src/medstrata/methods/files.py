@@ -12,6 +12,7 @@ from torch import nn
 
 from medstrata._version import __version__
 from medstrata.errors import MedstrataError, RunFolderError
+from medstrata.learning.adjustment import Adjustment
 from medstrata.learning.batches import Preprocessing
 from medstrata.learning.checkpoints import module_tensors, restore_module
 from medstrata.learning.reading import empty_reader
@@ -22,6 +23,7 @@ from medstrata.run import atomic, write_json
 if TYPE_CHECKING:
     from medstrata.methods.method import ClusteringMethod
 
+ADJUSTMENT = "adjustment"  # before the names of the tensors that adjust for batches
 OFFSET = "preprocessing.offset"  # the name of the mean image among the tensors of a model file
 
 
@@ -32,6 +34,8 @@ def save(method: ClusteringMethod, folder: Path) -> None:
         tensors |= module_tensors("network", method.network_)
     if method.reader_ is not None:
         tensors |= module_tensors("reader", method.reader_)
+    if method.adjustment_ is not None:
+        tensors |= module_tensors(ADJUSTMENT, method.adjustment_)
     with atomic(folder / "model.safetensors") as part:
         part.write_bytes(to_bytes(tensors))  # not by safetensors: a full disk is then an OSError
     write_json(
@@ -79,6 +83,9 @@ def load(folder: Path | str, device: str = "auto", module: nn.Module | None = No
             method.reader_ = empty_reader(method.assignment, values["embedding_size"], method.n_clusters_)
             restore_module("reader", method.reader_, tensors)
             method.reader_.to(method.device_)
+        if f"{ADJUSTMENT}.factors" in tensors:
+            method.adjustment_ = Adjustment(0, values["embedding_size"]).to(method.device_)
+            restore_module(ADJUSTMENT, method.adjustment_, tensors)
     except FileNotFoundError as error:
         raise RunFolderError(f"There is no model in {folder}. Run medstrata fit on it first.") from error
     except MedstrataError:

@@ -14,7 +14,9 @@ import warnings
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import normalize
 
@@ -22,7 +24,7 @@ from medstrata.errors import FitError
 from medstrata.learning.batches import Images
 from medstrata.learning.fitting import Fit
 from medstrata.learning.nets import Architecture
-from medstrata.learning.reading import disagreement
+from medstrata.learning.reading import disagreement, read_clusters
 from medstrata.learning.train import Training
 from medstrata.methods.deepmcat import DeepMCAT
 from medstrata.methods.method import ClusteringMethod
@@ -83,7 +85,15 @@ class Fusion(ClusteringMethod):
     def _read(self, z: torch.Tensor) -> None:
         super()._read(z)
         if self.runs > 1:
-            self.reading_["disagreement"] = disagreement([member.labels_ for member in self._members])
+            self.reading_["disagreement"] = disagreement(self._labels_of_runs(z))
+
+    def _labels_of_runs(self, z: torch.Tensor) -> list[NDArray[np.int64]]:
+        """Return the clusters (N,) of each run alone; read again where batches were adjusted for since."""
+        if self.adjustment_ is None:
+            return [member.labels_ for member in self._members]
+        parts = z.chunk(self.runs, dim=1)
+        readers = [read_clusters(part, "graph", self.n_clusters_, self.random_state).reader for part in parts]
+        return [reader(part).argmax(1).cpu().numpy() for reader, part in zip(readers, parts, strict=True)]
 
     def _features(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([member._features(x) for member in self._members], dim=1)

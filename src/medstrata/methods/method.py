@@ -3,7 +3,8 @@
 A method's own file says which network it trains on which loss, and how an embedding becomes a soft assignment. Shared
 pieces do the rest: ``learning.fitting`` epochs, ``learning.reading`` clusters read off the graph of the embedding,
 ``methods.files`` saving. ``X`` is an array or memory map ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, C, D, H, W)``,
-integer or float. Shapes below: N images, C channels, F feature maps, Z embedding size, K clusters.
+integer or float, or ``learning.adjustment.InBatches`` of one: batches that are adjusted for. Shapes below: N images,
+C channels, F feature maps, Z embedding size, K clusters.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from torch import nn
 
 from medstrata.errors import FitError
-from medstrata.learning.batches import Images, Preprocessing, as_images, blocks, measure, other_scale
-from medstrata.learning.comm import choose_device
+from medstrata.learning.adjustment import Adjustment, apart
+from medstrata.learning.batches import Images, Preprocessing, as_images, in_blocks, measure, other_scale
+from medstrata.learning.comm import choose_device, placed
 from medstrata.learning.fitting import Fit
 from medstrata.learning.reading import found_clusters, read_clusters
 from medstrata.learning.train import Training, collapse_warning
+from medstrata.methods.adjusting import adjust, learn_batches
 from medstrata.methods.files import save
 from medstrata.methods.settings import check_fitted, check_settings, settings_of
 from medstrata.run import Progress, no_progress
@@ -40,6 +43,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     labels_ : (N,) int64, the model's own assignment of the training images; equals ``predict`` on them
     n_clusters_ : K as asked for or, with ``n_clusters="auto"``, as found
     history_ : one dict per epoch
+    adjustment_ : how batches are brought to one mean and scale, None where none were given
     reading_, warnings_ : facts about how the clusters were read off the embedding; sentences about collapse and repairs
     """
 
@@ -53,6 +57,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     random_state: int
     device: str
     reader_: nn.Module | None
+    adjustment_: Adjustment | None
 
     def _build(self, image_shape: tuple[int, ...]) -> nn.Module:  # untrained, for images (C, ...)
         raise NotImplementedError
@@ -81,21 +86,20 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         """
         if y is not None:
             raise FitError("Labels must not be given to fit: clustering never sees them. Score afterwards instead.")
-        images = self._as_images(X)
-        check_settings(self, len(images))
+        images, batches = apart(X, self._as_images)
+        check_settings(self, len(images), batches is not None)
         self.history_: list[dict[str, Any]] = []
         self.warnings_: list[str] = []
         self._prepare(images.shape[1:], measure(images, self.training.preprocessing))
         fit = Fit(self.network_, images, self.tensor, self.training, self.random_state, self.history_)
         fit.keep_at(checkpoint, {**settings_of(self), "device": ""}, progress)  # another device may go on
         self._train(images, fit)
-        self._read(self._embed_all(images))
+        self._read(learn_batches(self, self._embed_all(images), batches))
         return self
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return the most probable cluster (N,) of each image."""
-        labels: NDArray[np.int64] = self.predict_proba(X).argmax(1)
-        return labels
+        return self.predict_proba(X).argmax(1)  # type: ignore[no-any-return]
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return the soft assignment (N, K); rows sum to 1."""
@@ -109,11 +113,11 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         self, X: Any, progress: Progress = no_progress
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the embedding (N, Z) and the soft assignment (N, K) in one pass."""
-        images = self._as_images(X)
+        images, batches = apart(X, self._as_images)
         check_fitted(self, images)
         if sentence := other_scale(images, self.preprocessing_):
             warnings.warn(sentence, stacklevel=3)
-        z = self._embed_all(images, progress)
+        z = adjust(self, self._embed_all(images, progress), batches)
         return z.cpu().numpy(), self._assign_all(z).cpu().numpy()
 
     @property
@@ -139,9 +143,8 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     def differentiable_assignment(self, x: torch.Tensor, of_features: bool = False) -> torch.Tensor:
         """As ``soft_assignment``, with gradients with respect to x; ``of_features``: x is ``feature_maps``."""
         self.network_.eval()
-        assign = self._assign if self.reader_ is None else self.reader_
-        q: torch.Tensor = assign(self._embed(x if of_features else self._features(x)))
-        return q
+        z = self._embed(x if of_features else self._features(x))
+        return self._soft(z if self.adjustment_ is None else self.adjustment_(z))
 
     def save(self, folder: Path | str) -> None:
         """Write ``model.safetensors`` and ``model.json`` into ``folder`` (``methods.files``)."""
@@ -151,21 +154,20 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     def _embed_all(self, images: Images, progress: Progress = no_progress) -> torch.Tensor:
         """Return the embeddings (N, Z) of all images, in evaluation mode, without gradients."""
         self.network_.eval()
-        parts = []
         with torch.no_grad():  # not inference mode: the embeddings may become prototypes, which are trained
-            for part in blocks(images, BLOCK):
-                parts.append(self._embed(self._features(self.tensor(images[part]))))
-                progress("embedding", part.stop, len(images))
-        z = torch.cat(parts)
+            z = in_blocks(images, BLOCK, lambda some: self._embed(self._features(self.tensor(some))), progress)
         if not torch.isfinite(z).all():
             raise FitError("The network gives NaN. If it was trained here, it diverged: use a smaller learning_rate.")
         return z
 
     def _assign_all(self, z: torch.Tensor) -> torch.Tensor:
         """Embeddings (N, Z) -> soft assignments (N, K), in blocks, without gradients."""
-        assign = self._assign if self.reader_ is None else self.reader_
         with torch.no_grad():
-            return torch.cat([assign(part) for part in z.split(1 << 14)])
+            return torch.cat([self._soft(part) for part in z.split(1 << 14)])
+
+    def _soft(self, z: torch.Tensor) -> torch.Tensor:
+        q: torch.Tensor = self._assign(z) if self.reader_ is None else self.reader_(z)
+        return q
 
     def _clusters_asked(self, z: torch.Tensor) -> int:
         """Return K: as asked for, or with "auto" as the embeddings say."""
@@ -174,8 +176,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     def _read(self, z: torch.Tensor) -> None:
         self.reading_: dict[str, Any] = {}
         if self.assignment != "own":
-            asked = None if isinstance(self.n_clusters, str) else self.n_clusters
-            reading = read_clusters(z, self.assignment, asked, self.random_state, self.runs)
+            reading = read_clusters(z, self.assignment, self.n_clusters, self.random_state, self.runs)
             self.reader_, self.reading_ = reading.reader.to(self.device_), reading.facts
         q = self._assign_all(z)
         self.n_clusters_, self.embedding_size_, labels = q.shape[1], z.shape[1], q.argmax(1).cpu()
@@ -188,10 +189,9 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     def _prepare(self, image_shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
         self.device_, self.image_shape_ = choose_device(self.device), tuple(image_shape)
         self.preprocessing_ = preprocessing
-        self.reader_ = None
+        self.reader_ = self.adjustment_ = None
         self.fingerprint_ = ""  # of a module that the user gave, see ``FrozenFeatures``
-        network: Any = self._build(self.image_shape_).to(self.device_)  # in 2-D channels last: a quarter faster on CPUs
-        self.network_: Any = network if len(image_shape) > 3 else network.to(memory_format=torch.channels_last)
+        self.network_: Any = placed(self._build(self.image_shape_), self.device_, len(image_shape) - 1)
 
     def _warn(self, sentence: str) -> None:
         if sentence and sentence not in self.warnings_:

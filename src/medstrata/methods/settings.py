@@ -18,7 +18,11 @@ from medstrata.methods import METHODS
 if TYPE_CHECKING:
     from medstrata.methods.method import ClusteringMethod
 
-AUTO = "auto"
+AUTO, OWN = "auto", "own"
+OWN_IS_TRAINED = (
+    'Batches can only be adjusted for where clusters are read off the finished embedding, as with assignment="graph". '
+    'The prototypes of assignment="own" were trained together with the embedding as it was before.'
+)
 
 
 def settings_of(method: ClusteringMethod) -> dict[str, Any]:
@@ -84,8 +88,10 @@ def _check_types(name: str, defaults: dict[str, Any], values: dict[str, Any]) ->
             )
 
 
-def check_settings(method: ClusteringMethod, count: int) -> None:
-    """Raise FitError for settings that are impossible for ``count`` images."""
+def check_settings(method: ClusteringMethod, count: int, batches: bool = False) -> None:
+    """Raise FitError for settings that are impossible for ``count`` images; ``batches``: that are adjusted for."""
+    if batches and method.assignment == OWN:
+        raise FitError(OWN_IS_TRAINED)
     if method.assignment not in method.ASSIGNMENTS:
         raise FitError(f"assignment is {method.assignment!r}, but must be one of: {', '.join(method.ASSIGNMENTS)}.")
     asked = method.n_clusters

@@ -24,6 +24,7 @@ from medstrata.evidence.maps.rule import measure_cohort
 from medstrata.evidence.maps.verdict import verdict
 from medstrata.evidence.masks import Masks
 from medstrata.images.plan import Plan, load_plan
+from medstrata.methods.adjusting import no_maps
 from medstrata.methods.files import load
 from medstrata.methods.method import ClusteringMethod
 from medstrata.pipeline.fitting import method_of
@@ -48,8 +49,8 @@ def check_run(
     InputError : the masks cannot be used
     """
     model = load(out, device)
-    if not model.has_maps:
-        raise FitError("This method has no feature maps, so there are no activation maps to check.")
+    if reason := no_maps(model):
+        raise FitError(f"There is nothing to check: {reason}.")
     pixels: NDArray[Any] = np.load(out / "pixels.npy", mmap_mode="r")
     checked, rows = _checked(out, model, pixels, masks)
     found = check_maps(checked, progress=progress)

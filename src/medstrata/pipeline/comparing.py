@@ -24,6 +24,7 @@ from medstrata.run import RunFolder, atomic, read_json, write_json, write_table
 
 FOLDER = "comparison"
 NUMBERS, FIGURE, TABLE, PAGE = "compare.json", "flow.svg", "moved.parquet", "comparison.html"
+OLDER: dict[str, Any] = {"adjust_for": []}  # keys that plans of earlier versions lack
 NO_SETTING = ("reasons", "version")  # keys of plan.json that set nothing
 
 
@@ -131,7 +132,7 @@ def _cautions(folders: tuple[Path, Path], joined: Joined) -> list[str]:
 
 def plan_changes(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, str]]:
     """List the settings in which two plans differ: ``key`` ("settings.training.epochs"), ``first`` and ``second``."""
-    values = [_flat(plan) for plan in (first, second)]
+    values = [_flat(OLDER | plan) for plan in (first, second)]
     keys = sorted(values[0].keys() | values[1].keys())
     changed = [(key, *(each.get(key, "not set") for each in values)) for key in keys]
     return [{"key": key, "first": one, "second": other} for key, one, other in changed if one != other]
@@ -148,8 +149,10 @@ def _flat(value: Any, key: str = "") -> dict[str, str]:
 
 
 def _in_words(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
         return " × ".join(map(_in_words, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -22,12 +22,14 @@ from medstrata.evidence.maps.cohort_file import COHORT, COPIED
 from medstrata.evidence.novelty import FALSE_ALARMS
 from medstrata.evidence.typicality import assignments_table, fit_reference, patient_names
 from medstrata.images.plan import Plan
+from medstrata.learning.adjustment import InBatches
 from medstrata.learning.reading import read_clusters
 from medstrata.methods.files import load
 from medstrata.methods.method import ClusteringMethod
 from medstrata.methods.principal import PrincipalComponents
 from medstrata.methods.settings import make_method
 from medstrata.pipeline import calibrating
+from medstrata.pipeline.adjusting import copy_batches, in_batches, judge_adjustment, look_up_batches, prepare_batches
 from medstrata.pipeline.inputs import forget_checkpoints
 from medstrata.pipeline.patients import known_patients
 from medstrata.run import Progress, RunFolder, atomic, processors, read_json, write_json, write_table
@@ -59,8 +61,11 @@ def fit(
     """
     pixels = np.load(out / "pixels.npy", mmap_mode="r")
     checkpoint = _checkpoint(out, token)
-    method = method_of(plan, device).fit(clustered(out, plan.method), checkpoint=checkpoint, progress=progress)
-    for sentence in method.warnings_:
+    prepare_batches(out, plan)
+    material = clustered(out, plan.method)
+    method = method_of(plan, device).fit(material, checkpoint=checkpoint, progress=progress)
+    adjusted = judge_adjustment(out, method, material)
+    for sentence in [*method.warnings_, *adjusted]:
         say(f"fit: {sentence}")
     method.save(out)
     with atomic(out / "history.jsonl") as part:
@@ -81,8 +86,10 @@ def _checkpoint(out: Path, token: str) -> Path:
     return file
 
 
-def clustered(out: Path, method: str) -> NDArray[Any]:
-    """Return what is clustered: the pixels, or the vectors that the user gave for the same images.
+def clustered(out: Path, method: str) -> NDArray[Any] | InBatches:
+    """Return what is clustered, with its batches where they are adjusted for.
+
+    That is the pixels, or the vectors that the user gave for the same images.
 
     Raises
     ------
@@ -91,7 +98,7 @@ def clustered(out: Path, method: str) -> NDArray[Any]:
     """
     pixels: NDArray[Any] = np.load(out / "pixels.npy", mmap_mode="r")
     if method != "features":
-        return pixels
+        return in_batches(out, pixels)
     if not (out / "features.npy").exists():
         raise RunFolderError(f"features.npy is missing in {out}. Run again with --features FILE.npy.")
     vectors: NDArray[Any] = np.load(out / "features.npy", mmap_mode="r")
@@ -100,7 +107,7 @@ def clustered(out: Path, method: str) -> NDArray[Any]:
             f"--features holds {len(vectors)} vectors, but {len(pixels)} images were decoded. Give one for each row of "
             "OUT/images.parquet, in its order."
         )
-    return vectors
+    return in_batches(out, vectors)
 
 
 def _baselines(out: Path, pixels: NDArray[Any], n_clusters: int, seed: int) -> None:
@@ -119,6 +126,8 @@ def _baselines(out: Path, pixels: NDArray[Any], n_clusters: int, seed: int) -> N
 def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
     """Assign every decoded image by the model's own soft assignment; the slices of one volume are averaged."""
     method = load(out, device)
+    if (out / REFERENCE[0]).exists() and (sentence := look_up_batches(out)):
+        say(f"assign: {sentence}")
     ids = np.asarray(pq.read_table(out / "images.parquet", columns=["image_id"])["image_id"])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -212,6 +221,7 @@ def copy_model(trained: Path, out: Path) -> None:
     """
     names = {name: name for name in ("model.safetensors", "model.json", "history.jsonl")}
     again = (trained / REFERENCE[0]).exists()  # a copy of a copy: what is usual is told by the images of the fit
+    names |= {name: name for name in copy_batches(trained)}
     names |= dict(zip(REFERENCE if again else ("embeddings.npy", "soft_assignments.npy"), REFERENCE, strict=True))
     for source, target in names.items():
         if not (trained / source).exists():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from medstrata.evidence.validity import null
 from medstrata.evidence.validity.stability import KINDS, PART, Refit, some_patients
 from medstrata.images.plan import Plan, load_plan
+from medstrata.learning.adjustment import InBatches
 from medstrata.methods.method import ClusteringMethod
 from medstrata.pipeline.fitting import average_rows, clustered, method_of
 from medstrata.pipeline.patients import patients_of
@@ -30,12 +31,12 @@ FOLDER = "validation"
 
 @dataclass(frozen=True)
 class Material:
-    """What is refitted: images ``X`` of ``image_of`` (R,), rows of up to 5,000 images.
+    """What is refitted: images ``X`` of ``image_of`` (R,), rows of up to 5,000 images, in the batches of the fit.
 
     ``image_ids``, ``patients``, ``reference`` (N,): the images, their patients and clusters.
     """
 
-    X: NDArray[Any]
+    X: NDArray[Any] | InBatches
     image_of: NDArray[np.int64]
     image_ids: NDArray[np.str_]
     patients: NDArray[np.str_]
@@ -62,7 +63,7 @@ def material_of(out: Path, device: str) -> Material:
     reference = np.asarray(table["nearest"])[chosen].astype(np.int64)
     plan = replace(plan, n_clusters=int(read_json(out / "model.json")["n_clusters"]))  # "auto" is settled by now
     X = clustered(out, plan.method)
-    X = X if len(rows) == len(X) else np.asarray(X[rows])
+    X = X if len(rows) == len(X) else X[rows]
     return Material(X, image_of[rows], ids[chosen], patients[chosen], reference, plan, device)
 
 
@@ -109,7 +110,7 @@ def _refit(material: Material, seen: NDArray[np.bool_], seed: int, progress: Pro
     return labels
 
 
-def _fitted(plan: Plan, device: str, images: NDArray[Any], progress: Progress) -> ClusteringMethod:
+def _fitted(plan: Plan, device: str, images: NDArray[Any] | InBatches, progress: Progress) -> ClusteringMethod:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the refit's own clusters: they are not the result
         return method_of(plan, device).fit(images, progress=progress)
@@ -120,10 +121,10 @@ def null_statistics(
 ) -> tuple[list[null.Statistics], list[null.Statistics]]:
     """Return the statistics of splits of the real images and of ``surrogates`` images without groups."""
     rows = _rows_in_null(material)
-    images, patients = np.asarray(material.X[rows]), material.patients[material.image_of[rows]]
+    images, patients = material.X[rows], material.patients[material.image_of[rows]]
     plan = shorter(material.plan)
 
-    def fit(some: NDArray[Any], seed: int) -> ClusteringMethod:
+    def fit(some: NDArray[Any] | InBatches, seed: int) -> ClusteringMethod:
         return _fitted(replace(plan, seed=seed), material.device, some, lambda *_: None)
 
     def real(number: int) -> null.Statistics:

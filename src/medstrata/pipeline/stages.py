@@ -101,10 +101,12 @@ def check_method(plan: Plan) -> None:
         raise PlanError(
             f"plan.json: 'settings' holds {sorted(own)[0]}, which is set by the plan's own keys or --device."
         )
-    if plan.settings:
+    if plan.settings or plan.adjust_for:
+        from medstrata.methods.settings import OWN, OWN_IS_TRAINED
         from medstrata.pipeline import fitting
 
-        fitting.method_of(plan, "cpu")
+        if fitting.method_of(plan, "cpu").assignment == OWN and plan.adjust_for:
+            raise PlanError(f"plan.json: adjust_for is set. {OWN_IS_TRAINED}")
 
 
 # Keys of the plan that change nothing in the pixels: editing them does not decode again.
@@ -116,6 +118,7 @@ _FITTING_KEYS = (
     "maps_per_cluster",
     "augmentation",
     "settings",
+    "adjust_for",
     "reasons",
 )
 
@@ -136,7 +139,8 @@ def _fit_inputs(job: Job) -> list[Any]:
     plan = job.plan()
     chosen = [plan.method, plan.n_clusters, plan.batch_size, plan.seed, plan.augmentation, plan.settings]
     vectors = [inputs.features_token(job.folder)] if plan.method == "features" else []
-    return [job.folder.token("decode"), *chosen, *vectors]
+    adjusted = [plan.adjust_for] if plan.adjust_for else []  # so that runs from before there was the key stay done
+    return [job.folder.token("decode"), *chosen, *vectors, *adjusted]
 
 
 def _fit(job: Job) -> dict[str, Any]:
@@ -154,11 +158,12 @@ def _assign(job: Job) -> dict[str, Any]:
 def _explain(job: Job) -> dict[str, Any]:
     from medstrata.evidence.explain import explain
     from medstrata.evidence.maps.folder import clear
+    from medstrata.methods.adjusting import no_maps
     from medstrata.methods.files import load
 
     model = load(job.path, job.device)
-    if not model.has_maps:
-        job.say("explain: this method has no feature maps, so there are no activation maps")
+    if reason := no_maps(model):
+        job.say(f"explain: {reason}")
         clear(job.path / "maps")
         write_json(job.path / "maps" / "summary.json", {})
     else:

@@ -68,6 +68,7 @@ class RunFolder:
     maps: Maps | None
     validation: dict[str, Any] | None = None
     calibration: dict[str, Any] = field(default_factory=dict)
+    adjustment: dict[str, Any] = field(default_factory=dict)  # of the batches that were adjusted for
     drift: dict[str, Any] = field(default_factory=dict)  # of images that are new to the model
 
 
@@ -103,6 +104,7 @@ def read_run_folder(out: Path) -> RunFolder:
         maps=_read_maps(out / "maps"),
         validation=_optional(out / "validation.json", _read_json),
         calibration=_optional(out / "calibration.json", _read_json) or {},
+        adjustment=_optional(out / "adjustment.json", _read_json) or {},
         drift=_optional(out / "drift.json", _read_json) or {},
     )
     _check_rows(run)

@@ -6,7 +6,8 @@ import numpy as np
 from scipy.stats import kstest
 
 from medstrata.evidence.validity import surrogate
-from medstrata.evidence.validity.surrogate import surrogate_images
+from medstrata.evidence.validity.surrogate import surrogate_images, surrogate_study
+from medstrata.learning.adjustment import InBatches
 
 
 def two_groups(count: int = 400) -> np.ndarray:
@@ -56,3 +57,15 @@ def test_the_seed_decides() -> None:
 
 def test_one_image_gives_copies_of_it() -> None:
     assert np.allclose(surrogate_images(two_groups()[:1], 3, 0), two_groups()[:1])
+
+
+def test_every_batch_has_a_gaussian_of_its_own() -> None:
+    images = two_groups()
+    numbers = np.repeat([0, 1], 200)
+    drawn = surrogate_study(InBatches(images, numbers, 2), 3)
+    assert isinstance(drawn, InBatches) and drawn.count == 2 and np.array_equal(drawn.numbers, numbers)
+    for number in range(2):
+        of_batch = numbers == number
+        assert np.allclose(drawn.images[of_batch].mean(0), images[of_batch].mean(0), atol=1)
+        assert drawn.images[of_batch].std(0).min() > 1 and drawn.images[of_batch].std(0).max() < 3
+    assert np.array_equal(surrogate_study(images, 3), surrogate_images(images, len(images), 3))

@@ -23,7 +23,8 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from medstrata.evidence.validity.dip import gap
 from medstrata.evidence.validity.stability import some_patients
-from medstrata.evidence.validity.surrogate import surrogate_images
+from medstrata.evidence.validity.surrogate import surrogate_study
+from medstrata.learning.adjustment import InBatches
 
 SPLITS = 3  # of the real images into halves; their mean is compared with single splits of surrogates
 LEVEL = 0.05
@@ -32,14 +33,15 @@ STATISTICS = ("replication", "separation")  # that decide
 GAP = "gap"
 
 Fitted = Any  # a fitted method: predict, transform
-FitImages = Callable[[NDArray[Any], int], Fitted]
+Images = NDArray[Any] | InBatches
+FitImages = Callable[[Images, int], Fitted]
 Statistics = dict[str, float]
 
 
-def half_and_half(images: NDArray[Any], patients: NDArray[np.str_], fit: FitImages, seed: int) -> Statistics:
+def half_and_half(images: Images, patients: NDArray[np.str_], fit: FitImages, seed: int) -> Statistics:
     """Fit on each half of the patients; return ``replication`` and ``separation``, see the module.
 
-    ``images`` (N, C, ...), ``patients`` (N,), ``fit(images, seed)`` returns a fitted method.
+    ``images`` (N, C, ...), in batches or not, ``patients`` (N,), ``fit(images, seed)`` returns a fitted method.
     """
     first = some_patients(patients, 0.5, seed)
     one, two = fit(images[first], 2 * seed), fit(images[~first], 2 * seed + 1)
@@ -66,14 +68,14 @@ def _silhouette(directions: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     return float(silhouette_score(directions, labels))
 
 
-def real_splits(images: NDArray[Any], patients: NDArray[np.str_], fit: FitImages, number: int) -> Statistics:
+def real_splits(images: Images, patients: NDArray[np.str_], fit: FitImages, number: int) -> Statistics:
     """Statistics of split ``number`` of the real images."""
     return half_and_half(images, patients, fit, number)
 
 
-def surrogate_split(images: NDArray[Any], patients: NDArray[np.str_], fit: FitImages, number: int) -> Statistics:
+def surrogate_split(images: Images, patients: NDArray[np.str_], fit: FitImages, number: int) -> Statistics:
     """Statistics of surrogate ``number``; it has as many images, of as many patients, as the real ones."""
-    drawn = surrogate_images(images, len(images), 1000 + number)
+    drawn = surrogate_study(images, 1000 + number)
     return half_and_half(drawn, patients, fit, 1000 + number)
 
 

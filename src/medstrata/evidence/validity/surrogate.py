@@ -7,10 +7,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medstrata.learning.adjustment import InBatches
+
 VALUES_AT_ONCE = 1 << 25  # 128 MB of float32
 
 
-def surrogate_images(images: NDArray[Any], count: int, seed: int) -> NDArray[Any]:
+def surrogate_study(images: NDArray[Any] | InBatches, seed: int) -> NDArray[Any] | InBatches:
+    """Draw as many images as there are; where these are in batches, each batch from a Gaussian of its own.
+
+    So a technical effect that is adjusted for is in the surrogates too, and no groups within batches.
+    """
+    if not isinstance(images, InBatches):
+        return surrogate_images(images, len(images), seed)
+    drawn = np.empty_like(images.images)
+    for number in np.unique(images.numbers).tolist():
+        of_batch = images.numbers == number
+        drawn[of_batch] = surrogate_images(images.images[of_batch], int(of_batch.sum()), [seed, number + 1])
+    return InBatches(drawn, images.numbers, images.count)
+
+
+def surrogate_images(images: NDArray[Any], count: int, seed: int | list[int]) -> NDArray[Any]:
     """Draw ``count`` images from the one Gaussian that has the mean and the covariance of ``images`` (n, C, ...).
 
     A Gaussian has one mode, so that no groups are in there but those that a method makes. The covariance is that of all
