@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from medstrata.evidence.validity import null
-from medstrata.evidence.validity.stability import KINDS, PART, Refit, some_patients
+from medstrata.evidence.validity.stability import KINDS, PART, Refit, some_patients, thin
 from medstrata.images.plan import Plan, load_plan
 from medstrata.learning.adjustment import InBatches
 from medstrata.methods.method import ClusteringMethod
@@ -22,8 +22,10 @@ from medstrata.pipeline.fitting import average_rows, clustered, method_of
 from medstrata.pipeline.patients import patients_of
 from medstrata.run import Progress, RunFolder, atomic, digest, read_json, write_json
 
-MOST_IMAGES = 5000  # that refits are made on and compared over; patients are drawn, none is split
+MOST_IMAGES = 5000  # that refits are made on and compared over
 MOST_IN_NULL = 2000
+FIRST_SURROGATE = 1000  # in the seeds: below are the splits of the real images
+RECIPE = 2  # of refits and surrogates; raised when they are made in another way
 SEED_STEP = 1000  # between the seeds of the kinds of refit: more of one kind never repeat the other
 SHORTER = 0.5  # of the epochs of a fit, in the short fits of the null
 FOLDER = "validation"
@@ -50,12 +52,12 @@ class Material:
 
 
 def material_of(out: Path, device: str) -> Material:
-    """Draw the images that validation works on from a run folder: all of them, or those of a part of the patients."""
+    """Draw the images that validation works on from a run folder: all of them, or some of each patient."""
     table = pq.read_table(out / "assignments.parquet", columns=["image_id", "nearest"])
     ids = np.array(table["image_id"].to_pylist(), dtype=np.str_)
     patients = patients_of(out, ids.tolist())
     plan = load_plan(out / "plan.json")
-    chosen = some_patients(patients, min(1.0, MOST_IMAGES / len(ids)), plan.seed)
+    chosen = thin(patients, MOST_IMAGES, plan.seed)
     place = {image_id: number for number, image_id in enumerate(ids[chosen])}
     of_row = pq.read_table(out / "images.parquet", columns=["image_id"])["image_id"].to_pylist()
     image_of = np.array([place.get(image_id, -1) for image_id in of_row])
@@ -68,9 +70,10 @@ def material_of(out: Path, device: str) -> Material:
 
 
 def open_folder(out: Path) -> Path:
-    """Return ``OUT/validation``, emptied where it holds results of another fit."""
+    """Return ``OUT/validation``, emptied where it holds results of another fit, or made in another way."""
     folder = out / FOLDER
-    token = digest(RunFolder(out).token("assign"), null.STATISTICS, null.GAP)  # kept statistics are of these names
+    how = [RECIPE, PART, MOST_IMAGES, MOST_IN_NULL, SHORTER, SEED_STEP, null.SPLITS]
+    token = digest(RunFolder(out).token("assign"), how)
     kept = folder / "token.json"
     if not kept.exists() or read_json(kept) != token:
         shutil.rmtree(folder, ignore_errors=True)
@@ -79,13 +82,18 @@ def open_folder(out: Path) -> Path:
 
 
 def refits(material: Material, folder: Path, count: int, progress: Progress) -> list[Refit]:
-    """Make ``count`` refits of each kind, or read those that are there."""
+    """Make ``count`` refits of each kind, or read those that are there.
+
+    A refit that would not leave any patient out, or that would see fewer images than clusters, is not made.
+    """
     found = []
     for number in range(count):
         for kind in KINDS:
-            seed = material.plan.seed + 1 + number + SEED_STEP * KINDS.index(kind)
+            seed = (material.plan.seed + 1 + number + SEED_STEP * KINDS.index(kind)) % (1 << 32)
             share = PART if kind == "patients" else 1.0
             seen = some_patients(material.patients, share, seed)
+            if (kind == "patients" and seen.all()) or seen.sum() < int(material.plan.n_clusters):
+                continue
             file = folder / f"refit-{kind}-{number}.npy"
             if not file.exists():
                 name = f"refit {2 * number + KINDS.index(kind) + 1} of {2 * count}"
@@ -128,10 +136,10 @@ def null_statistics(
         return _fitted(replace(plan, seed=seed), material.device, some, lambda *_: None)
 
     def real(number: int) -> null.Statistics:
-        return null.real_splits(images, patients, fit, number)
+        return null.half_and_half(images, patients, fit, [plan.seed, number])
 
     def without_groups(number: int) -> null.Statistics:
-        return null.surrogate_split(images, patients, fit, number)
+        return null.surrogate_split(images, patients, fit, [plan.seed, FIRST_SURROGATE + number])
 
     return (
         list(_kept(folder, "real images", real, null.SPLITS, progress)),
@@ -140,9 +148,8 @@ def null_statistics(
 
 
 def _rows_in_null(material: Material) -> NDArray[np.bool_]:
-    """Return the rows of the images that the null is made of: all, or those of a part of the patients."""
-    part = some_patients(material.patients, min(1.0, MOST_IN_NULL / len(material.X)), material.plan.seed)
-    return material.rows(part)
+    """Return the rows that the null is made of: all, or some of each patient."""
+    return thin(material.patients[material.image_of], MOST_IN_NULL, material.plan.seed)
 
 
 def settings_used(material: Material) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def _on_the_fixed_embedding(out: Path) -> dict[str, Any]:
     for number in range(PROVISIONAL_REFITS):
         seen = some_patients(patients, PART, number)
         if seen.sum() >= model["n_clusters"]:
-            reader = read_clusters(z[torch.from_numpy(seen)], how, model["n_clusters"], number).reader
+            chosen, seed = z[torch.from_numpy(seen)], (model["settings"]["random_state"] + 1 + number) % (1 << 32)
+            reader = read_clusters(chosen, how, model["n_clusters"], seed, model["settings"].get("runs", 1)).reader
             found.append(Refit("patients", reader(z).argmax(1).numpy(), seen))
     return stability(reference, found, model["n_clusters"])
 
@@ -91,7 +92,8 @@ def validate(
     clinical = None if settings.clinical is None else clinical_associations(out, settings.clinical, folder)
     labels = None if settings.labels is None else score_run(out, settings.labels)
     confounders = technical_associations(out)
-    sizes = np.bincount(material.reference, minlength=int(material.plan.n_clusters)).tolist()
+    nearest = np.asarray(pq.read_table(out / "assignments.parquet", columns=["nearest"])["nearest"])
+    sizes = np.bincount(nearest, minlength=int(material.plan.n_clusters)).tolist()
     say(f"validate: {_announcement(material, settings, len(sizes))}")
     made = refits(material, folder, settings.refits, progress)
     _write_consensus(folder, material, made)
@@ -180,7 +182,9 @@ def _sentences(result: dict[str, Any]) -> list[str]:
 
 def _write_consensus(folder: Path, material: Material, made: list[Refit]) -> None:
     """Write the share of refits that agree with each image's cluster, and the consensus matrix of some images."""
-    if not made:
+    if not made:  # those of an earlier call are not about this one
+        for name in ("consensus.parquet", "consensus_matrix.npy", "consensus_clusters.npy"):
+            (folder / name).unlink(missing_ok=True)
         return
     share = consensus(material.reference, made)
     table = {"image_id": material.image_ids.tolist(), "cluster": material.reference, "consensus": share}

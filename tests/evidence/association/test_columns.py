@@ -121,3 +121,14 @@ def test_numbers_are_read_again(numbers: list[float]) -> None:
     found = read_variable("x", [repr(number) for number in numbers], False)
     if not isinstance(found, str):  # -0.0 and 0.0 are one number; 20200101.0 is no date
         assert found.kind == "categorical" or found.values.tolist() == numbers
+
+
+def test_names_with_a_few_doubles_are_identifiers() -> None:
+    names = [f"Surname{letter}" for letter in "ABCDEFGHI"] + ["SurnameA"]
+    assert read_variable("name", names, False) == columns.IDENTIFIER
+    assert isinstance(read_variable("group", ["a", "b", "c", "a"], False), Variable)  # few categories may stand once
+
+
+def test_long_whole_numbers_that_all_differ_are_identifiers() -> None:
+    assert read_variable("mrn", ["4711001", "4711002", "4711003"], False) == columns.IDENTIFIER
+    assert isinstance(read_variable("cells", ["4711001", "4711001", "4711003", "5"], False), Variable)

@@ -80,21 +80,31 @@ def test_one_mode_is_refuted_in_5_percent() -> None:
     assert np.mean(normal) < 0.02
 
 
+def middles(z: np.ndarray, labels: np.ndarray) -> dict[int, np.ndarray]:
+    return {number: z[labels == number].mean(0) for number in np.unique(labels).tolist()}
+
+
 def test_groups_have_gaps_and_pieces_have_none() -> None:
     random = np.random.default_rng(0)
-    line = np.column_stack([random.random(300), random.normal(0, 0.05, (300, 2))])
+    line = np.column_stack([random.random(600), random.normal(0, 0.05, (600, 2))])
     pieces = np.digitize(line[:, 0], [1 / 3, 2 / 3])
-    groups = random.normal(0, 0.1, (300, 3)) + np.eye(3)[pieces]
-    assert gap(line, pieces) < 1 < 1.5 < gap(groups, pieces)
+    groups = random.normal(0, 0.1, (600, 3)) + np.eye(3)[pieces]
+    assert gap(line[:300], pieces[:300], middles(line[300:], pieces[300:])) < 1
+    assert gap(groups[:300], pieces[:300], middles(groups[300:], pieces[300:])) > 1.5
 
 
-def test_a_small_cluster_counts_as_much_as_a_large_one() -> None:
-    random = np.random.default_rng(0)
-    z = np.concatenate([random.normal(0, 1, (500, 2)), random.normal(9, 1, (20, 2))])
-    assert gap(z, np.repeat([0, 1], [500, 20])) > 1.5
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_exponential", "random"])
+def test_pieces_of_any_one_mode_have_no_gap(draw: str) -> None:
+    """Cut at a place that leaves unequal pieces, along one long axis of ten."""
+    random = np.random.default_rng(1)
+    z = random.normal(0, 0.05, (1000, 10))
+    z[:, 0] = getattr(random, draw)(1000)
+    pieces = (z[:, 0] > np.quantile(z[:, 0], 0.7)).astype(int)
+    assert gap(z[:500], pieces[:500], middles(z[500:], pieces[500:])) < 1
 
 
 def test_less_than_two_clusters_have_no_gap() -> None:
     z = np.random.default_rng(0).normal(size=(10, 2))
-    assert gap(z, np.zeros(10, dtype=int)) == 0
-    assert gap(z, np.array([0] * 9 + [1])) == 0
+    assert gap(z, np.zeros(10, dtype=int), {0: z[0]}) == 0
+    assert gap(z, np.array([0] * 9 + [1]), {0: z[0], 1: z[9]}) == 0
+    assert gap(z, np.array([0] * 5 + [1] * 5), {0: z[0]}) == 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medstrata.evidence.validity.null import GAP, STATISTICS, null_test, real_splits, surrogate_split
+from medstrata.evidence.validity.null import GAP, STATISTICS, half_and_half, null_test, surrogate_split
 from medstrata.methods.principal import PrincipalComponents
 
 PATIENTS = np.array([f"p{number}" for number in range(120)])
@@ -27,8 +27,8 @@ def images(groups: bool, seed: int = 0) -> np.ndarray:
 
 
 def test_planted_groups_beat_images_without() -> None:
-    real = [real_splits(images(True), PATIENTS, fit, number) for number in range(3)]
-    surrogates = [surrogate_split(images(True), PATIENTS, fit, number) for number in range(19)]
+    real = [half_and_half(images(True), PATIENTS, fit, [0, number]) for number in range(3)]
+    surrogates = [surrogate_split(images(True), PATIENTS, fit, [0, 1000 + number]) for number in range(19)]
     found = null_test(real, surrogates)
     assert found["passed"] and found["separate"]
     assert found["p"] == 0.05
@@ -36,8 +36,8 @@ def test_planted_groups_beat_images_without() -> None:
 
 
 def test_noise_does_not() -> None:
-    real = [real_splits(images(False), PATIENTS, fit, number) for number in range(3)]
-    surrogates = [surrogate_split(images(False), PATIENTS, fit, number) for number in range(19)]
+    real = [half_and_half(images(False), PATIENTS, fit, [0, number]) for number in range(3)]
+    surrogates = [surrogate_split(images(False), PATIENTS, fit, [0, 1000 + number]) for number in range(19)]
     assert not null_test(real, surrogates)["passed"]
 
 
@@ -75,6 +75,19 @@ def test_patients_stay_on_one_side() -> None:
         seen.append(set(some[:, 0, 0, 0].tolist()))
         return fit(some, seed)
 
-    real_splits(pixels, patients, spy, 0)
+    half_and_half(pixels, patients, spy, [0, 0])
     assert len(seen[0]) == len(seen[1]) == 6
     assert not seen[0] & seen[1]
+
+
+def test_patients_with_many_images_are_no_groups() -> None:
+    """Each patient looks like itself: clumps that surrogates must have too."""
+    random = np.random.default_rng(3)
+    patients = np.repeat([f"p{number}" for number in range(24)], 10)
+    pixels = np.repeat(random.normal(100, 15, (24, 1, 6, 6)), 10, axis=0) + random.normal(0, 5, (240, 1, 6, 6))
+    pixels = pixels.clip(0, 255).astype(np.uint8)
+    real = [half_and_half(pixels, patients, fit, [0, number]) for number in range(3)]
+    surrogates = [surrogate_split(pixels, patients, fit, [0, 1000 + number]) for number in range(19)]
+    found = null_test(real, surrogates)
+    assert not found["passed"] and not found["separate"]
+    assert found["separation"]["p"] > 0.05

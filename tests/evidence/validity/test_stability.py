@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medstrata.evidence.validity.stability import Refit, consensus, some_patients, stability
+from medstrata.evidence.validity.stability import Refit, consensus, some_patients, stability, thin
 
 REFERENCE = np.repeat([0, 1, 2], 10)
 ALL = np.ones(30, dtype=bool)
@@ -74,3 +74,14 @@ def test_no_patient_is_split(names: list[str], share: float, seed: int) -> None:
 def test_the_share_is_of_patients(share: float) -> None:
     patients = np.repeat([f"p{number}" for number in range(100)], 3)
     assert len(set(patients[some_patients(patients, share, 1)])) == 100 * share
+
+
+@given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=40), st.integers(1, 45), st.integers(0, 99))
+def test_thinning_takes_from_all_patients_alike(names: list[str], most: int, seed: int) -> None:
+    patients = np.array(names)
+    taken = thin(patients, most, seed)
+    assert taken.sum() == min(most, len(names))
+    own = {name: int(taken[patients == name].sum()) for name in set(names)}
+    for name, count in own.items():
+        if count < (patients == name).sum():  # where a patient has more, no other has more than one image more
+            assert max(own.values()) <= count + 1

@@ -17,11 +17,13 @@ PASSED = {
 }
 
 
-def measured(seeds: float = 0.9, patients: float = 0.9, count: int = 3, recovery: Any = (0.9, 0.9)) -> dict[str, Any]:
+def measured(
+    seeds: float = 0.9, patients: float = 0.9, new: float = 0.9, count: int = 3, recovery: Any = (0.9, 0.9)
+) -> dict[str, Any]:
     return {
         "refits": {"seeds": count, "patients": count},
         "seeds": {"ari": {"mean": seeds}},
-        "patients": {"ari": {"mean": patients}},
+        "patients": {"ari": {"mean": patients}, "new": {"mean": new}},
         "recovery": {"seeds": list(recovery), "patients": list(recovery)},
     }
 
@@ -44,6 +46,7 @@ def test_all_conditions_met() -> None:
         (measured(count=0), PASSED, "fewer than three refits"),
         (measured(seeds=0.5), PASSED, "other random numbers give other clusters (adjusted Rand index 0.50)"),
         (measured(patients=0.5), PASSED, "on other patients give other clusters"),
+        (measured(new=0.5), PASSED, "patients that a fit did not see"),
         (measured(), None, "images without groups were not tried"),
         (
             measured(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 MISSING = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "-", "--", ".", "?", "unknown"})
+FEW_LEVELS = 5  # as many categories may each stand once; of more, names would
+LEAST_NUMBER = 100_000  # whole numbers from here on that all differ are numbers of patients or studies
 MAX_LEVELS = 20  # categories of a column
 MAX_CHARACTERS = 40  # of a category; longer text is a remark
 
@@ -27,7 +30,7 @@ _COMPACT_DATE = re.compile(r"(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 ALL_MISSING = "all values are missing"
 CONSTANT = "all values are the same"
 DATES = "dates are not tested; give ages or durations in days as numbers"
-IDENTIFIER = "looks like an identifier: every value is different text"
+IDENTIFIER = "looks like an identifier: all or most values stand once"
 MANY = f"more than {MAX_LEVELS} categories"
 MIXED = "numbers and text mixed"
 LONG = f"text of more than {MAX_CHARACTERS} characters"
@@ -95,7 +98,7 @@ def read_variable(name: str, cells: Sequence[str], decimal_comma: bool) -> Varia
     numbers = sum(1 for level in levels if _NUMBER.fullmatch(level))
     if numbers == len(levels):
         return _numeric(name, cells)
-    return _refused(levels, len(known), numbers) or Variable(name, "categorical", _text(cells))
+    return _refused(levels, known, numbers) or Variable(name, "categorical", _text(cells))
 
 
 def _numeric(name: str, cells: Sequence[str]) -> Variable | str:
@@ -107,6 +110,8 @@ def _numeric(name: str, cells: Sequence[str]) -> Variable | str:
         return CONSTANT
     if len(different) == 2:
         return Variable(name, "categorical", _codes(values))
+    if len(different) == np.isfinite(values).sum() and different.min() >= LEAST_NUMBER and (different % 1 == 0).all():
+        return IDENTIFIER
     return Variable(name, "numeric", values)
 
 
@@ -114,11 +119,15 @@ def _codes(values: NDArray[np.float64]) -> NDArray[np.str_]:
     return np.array(["" if np.isnan(value) else repr(value).removesuffix(".0") for value in values.tolist()])
 
 
-def _refused(levels: set[str], count: int, numbers: int) -> str:
+def _refused(levels: set[str], known: Sequence[str], numbers: int) -> str:
+    count = len(known)
     if max(map(len, levels)) > MAX_CHARACTERS:
         return LONG
     if len(levels) == count:
         return MIXED if 2 * numbers > count else IDENTIFIER
+    once = sum(number == 1 for number in Counter(known).values())
+    if len(levels) > FEW_LEVELS and 2 * once > len(levels):  # names with a few doubles
+        return IDENTIFIER
     if len(levels) > MAX_LEVELS:
         return MIXED if 2 * numbers > len(levels) else MANY
     return ""

@@ -17,6 +17,7 @@ AT_RISK_TIMES = 5  # at which the numbers at risk are given, from 0 to the last 
 
 NOT_INSTALLED = "lifelines is not installed; install medstrata[survival]"
 NO_EVENT = "no patient had the event"
+ONE_TIME = "all who were at risk at a time of an event had it"
 LOG_RANK = "log-rank"
 
 
@@ -78,6 +79,8 @@ def survival_association(
     except ImportError:
         return NotTested(NOT_INSTALLED, n, missing)
     scores = log_rank_scores(time, event)
+    if not scores.any():
+        return NotTested(ONE_TIME, n, missing)
     indicator = np.eye(len(names))[member]
     if ((event - scores) @ indicator).min() >= EXPECTED_EVENTS:
         found = multivariate_logrank_test(time, group, event)

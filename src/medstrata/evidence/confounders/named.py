@@ -73,8 +73,14 @@ def name_clusters(
 
 
 def _of_cluster(prediction: Mapping[str, Any] | None, cluster: int) -> float:
-    """Return the balanced accuracy of all columns together for this cluster; 0 where it may be chance."""
-    for entry in prediction["clusters"] if prediction else ():
+    """Return the balanced accuracy of all columns together for this cluster; 0 where it may be chance.
+
+    Clusters are looked at one by one only where all of them together are told better than by chance: with many clusters
+    one would be told by chance alone.
+    """
+    if prediction is None or prediction["p"] > SIGNIFICANT:
+        return 0.0
+    for entry in prediction["clusters"]:
         if entry["cluster"] == cluster and entry["p"] <= SIGNIFICANT:
             return float(entry["balanced_accuracy"])
     return 0.0

@@ -7,16 +7,18 @@ two modes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 LEVEL = 0.05
 DRAWS = 500  # of uniform samples, of which the critical value is a quantile
-MOST_OF_A_PAIR = 200  # images of two clusters together, half of each: more change little, and take longer
+MOST_OF_A_PAIR = 400  # images of two clusters together: more change little, and take longer
 
 
 def dip(values: NDArray[np.floating]) -> float:
@@ -73,27 +75,25 @@ def critical_dip(n: int) -> float:
     return float(np.quantile([dip(random.random(n)) for _ in range(DRAWS)], 1 - LEVEL))
 
 
-def gap(z: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+def gap(z: Array, labels: NDArray[np.integer], middles: Mapping[int, Array]) -> float:
     """Return the mean over clusters of the gap to the nearest other cluster, of embeddings z (n, Z).
 
-    The gap of two clusters is the dip of as many images of each, on the line between their means, over the critical
-    value: above 1, one mode is refuted. Clusters of fewer than 2 images are left out; 0 where fewer than two are left.
+    The gap of two clusters is the dip of their images on the line between their ``middles`` over the critical value:
+    above 1, one mode is refuted. The middles must be of other images: a line that is drawn through the same ones parts
+    them better than by chance. Clusters without a middle or with fewer than 2 images are left out; 0 where fewer than
+    two clusters are left.
     """
-    names, counts = np.unique(labels, return_counts=True)
-    names = names[counts > 1]
+    names = [number for number in middles if (labels == number).sum() > 1]
     if len(names) < 2:
         return 0.0
     gaps = np.full((len(names), len(names)), np.inf)
     for one in range(len(names)):
         for two in range(one + 1, len(names)):
-            gaps[one, two] = gaps[two, one] = _gap(z[labels == names[one]], z[labels == names[two]])
+            line = middles[names[two]] - middles[names[one]]
+            gaps[one, two] = gaps[two, one] = _gap(z[np.isin(labels, [names[one], names[two]])] @ line)
     return float(gaps.min(1).mean())
 
 
-def _gap(one: NDArray[np.floating], two: NDArray[np.floating]) -> float:
-    line = two.mean(0) - one.mean(0)
-    count = min(len(one), len(two), MOST_OF_A_PAIR // 2)
-    random = np.random.default_rng(0)
-    # Of a large and a small cluster the large one alone would decide whether there is one mode.
-    values = np.concatenate([each[random.permutation(len(each))[:count]] @ line for each in (one, two)])
-    return dip(values) / critical_dip(len(values))
+def _gap(values: Array) -> float:
+    some = np.random.default_rng(0).permutation(len(values))[:MOST_OF_A_PAIR]
+    return dip(values[some]) / critical_dip(len(some))

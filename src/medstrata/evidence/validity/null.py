@@ -2,7 +2,7 @@
 
 Self-training makes clusters out of noise, and scores on the embedding that it made believe in them. So the same short
 fits are done on the images and on surrogates of them (``surrogate_images``), and the real ones have to be better than
-all but one in twenty. Two things are measured, both on images that a fit did not see:
+all but one in twenty. Two things are measured:
 
 - *replication*: two fits on the two halves of the patients; the adjusted Rand index of what they say of all images;
 - *separation*: the mean silhouette of one half's images in the embedding of the fit on the other half.
@@ -36,22 +36,29 @@ Fitted = Any  # a fitted method: predict, transform
 Images = NDArray[Any] | InBatches
 FitImages = Callable[[Images, int], Fitted]
 Statistics = dict[str, float]
+Seeds = list[int]
 
 
-def half_and_half(images: Images, patients: NDArray[np.str_], fit: FitImages, seed: int) -> Statistics:
-    """Fit on each half of the patients; return ``replication`` and ``separation``, see the module.
+def half_and_half(images: Images, patients: NDArray[np.str_], fit: FitImages, seeds: Seeds) -> Statistics:
+    """Fit on each half of the patients; return ``replication``, ``separation`` and ``gap``, see the module.
 
-    ``images`` (N, C, ...), in batches or not, ``patients`` (N,), ``fit(images, seed)`` returns a fitted method.
+    ``images`` (N, C, ...), in batches or not, ``patients`` (N,), ``fit(images, seed)`` returns a fitted method;
+    ``seeds``: whole numbers that all random numbers are made of.
     """
-    first = some_patients(patients, 0.5, seed)
-    one, two = fit(images[first], 2 * seed), fit(images[~first], 2 * seed + 1)
-    labels = one.predict(images[~first])
-    directions = _directions(one.transform(images[~first]))
+    division, one_seed, two_seed = np.random.SeedSequence(seeds).generate_state(3).tolist()
+    first = some_patients(patients, 0.5, division)
+    one, two = fit(images[first], one_seed), fit(images[~first], two_seed)
+    labels, z = one.predict(images), one.transform(images)
+    new = _directions(z[~first])[:MOST_POINTS]
     return {
-        "replication": float(adjusted_rand_score(one.predict(images), two.predict(images))),
-        "separation": _silhouette(directions[:MOST_POINTS], labels[:MOST_POINTS]),
-        GAP: gap(directions, labels),
+        "replication": float(adjusted_rand_score(labels, two.predict(images))),
+        "separation": _silhouette(new, labels[~first][:MOST_POINTS]),
+        GAP: gap(z[~first], labels[~first], _middles(z[first], labels[first])),
     }
+
+
+def _middles(z: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[int, NDArray[np.float32]]:
+    return {number: z[labels == number].mean(0) for number in np.unique(labels).tolist()}
 
 
 def _directions(z: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -68,15 +75,10 @@ def _silhouette(directions: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     return float(silhouette_score(directions, labels))
 
 
-def real_splits(images: Images, patients: NDArray[np.str_], fit: FitImages, number: int) -> Statistics:
-    """Statistics of split ``number`` of the real images."""
-    return half_and_half(images, patients, fit, number)
-
-
-def surrogate_split(images: Images, patients: NDArray[np.str_], fit: FitImages, number: int) -> Statistics:
-    """Statistics of surrogate ``number``; it has as many images, of as many patients, as the real ones."""
-    drawn = surrogate_study(images, 1000 + number)
-    return half_and_half(drawn, patients, fit, 1000 + number)
+def surrogate_split(images: Images, patients: NDArray[np.str_], fit: FitImages, seeds: Seeds) -> Statistics:
+    """As ``half_and_half``, of images without groups: as many, of as many patients, as the real ones."""
+    drawing = int(np.random.SeedSequence([*seeds, 1]).generate_state(1)[0])
+    return half_and_half(surrogate_study(images, patients, drawing), patients, fit, [*seeds, 2])
 
 
 def null_test(real: list[Statistics], surrogates: list[Statistics]) -> dict[str, Any]:

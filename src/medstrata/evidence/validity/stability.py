@@ -43,6 +43,22 @@ def some_patients(patients: NDArray[np.str_], share: float, seed: int) -> NDArra
     return chosen[unit]
 
 
+def thin(patients: NDArray[np.str_], most: int, seed: int) -> NDArray[np.bool_]:
+    """Return which of the images of ``patients`` (N,) to take so that at most ``most`` are taken.
+
+    Of each patient one, then of each a second one, and so on: patients are left out only where there are more of them.
+    """
+    random = np.random.default_rng(seed).permutation(len(patients))
+    _, unit = np.unique(patients[random], return_inverse=True)
+    by_unit = np.argsort(unit, kind="stable")
+    starts = np.concatenate([[0], np.bincount(unit).cumsum()[:-1]])
+    turn = np.empty(len(patients), dtype=np.int64)
+    turn[by_unit] = np.arange(len(patients)) - starts[unit[by_unit]]
+    taken = np.zeros(len(patients), dtype=bool)
+    taken[random[np.argsort(turn, kind="stable")[:most]]] = True
+    return taken
+
+
 def stability(reference: Labels, refits: Sequence[Refit], n_clusters: int) -> dict[str, Any]:
     """Compare the clusters ``reference`` (N,) with those of ``refits``.
 

@@ -13,8 +13,9 @@ def judge(stability: dict[str, Any], null: dict[str, Any] | None, sizes: list[in
     """Return ``supported``, ``sentence`` and ``clusters``: one entry each with ``supported``, numbers, ``sentence``.
 
     The whole is supported where at least three refits with other random numbers agree (mean adjusted Rand index at
-    least .6), resamples of patients do, and the images beat surrogates without groups (``null_test``). A cluster is
-    supported where the whole is, and both kinds of refit find it again with a mean Jaccard index of at least .75.
+    least .6), resamples of patients do, also on patients that they did not see, and the images beat surrogates without
+    groups (``null_test``). A cluster is supported where the whole is, and both kinds of refit find it again with a mean
+    Jaccard index of at least .75.
     ``sizes``: images of each cluster. ``null``: None where it was not tested.
     """
     reasons = _objections(stability, null)
@@ -42,6 +43,8 @@ def _objections(stability: dict[str, Any], null: dict[str, Any] | None) -> list[
         found.append(f"fits with other random numbers give other clusters (adjusted Rand index {seeds['mean']:.2f})")
     elif patients["mean"] < AGREES:
         found.append(f"fits on other patients give other clusters (adjusted Rand index {patients['mean']:.2f})")
+    elif (new := stability["patients"]["new"]["mean"]) < AGREES:
+        found.append(f"patients that a fit did not see come into other clusters (adjusted Rand index {new:.2f})")
     if null is None:
         found.append("images without groups were not tried")
     elif not null["passed"]:
