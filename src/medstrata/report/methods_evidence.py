@@ -55,14 +55,14 @@ def validity_text(found: dict[str, Any]) -> str:
         sentences.append(
             f"A cluster was called supported where refits agreed (mean adjusted Rand index of at least {AGREES:g} in "
             "both kinds, and with the model on patients that a refit had not seen), the images exceeded those without "
-            f"groups in both measures (p ≤ {LEVEL:g}), and both kinds of refit found the cluster again with a mean Jaccard index of at least "
-            f"{STABLE:g}; below {DOUBTFUL:g} it was called not stable (Hennig 2007)."
+            f"groups in both measures (p ≤ {LEVEL:g}), and both kinds of refit found the cluster again with a mean "
+            f"Jaccard index of at least {STABLE:g}; below {DOUBTFUL:g} it was called not stable (Hennig 2007)."
         )
     if (number := found.get("n_clusters") or {}).get("curves"):
         sentences.append(
             f"Of the number of clusters, {len(number['curves'])} criteria were computed on the embedding (among "
-            "them prediction strength, the gap statistic, the silhouette, the Bayesian information criterion of mixtures); "
-            f"together they gave {number['recommended']}; {number['used']} were used."
+            "them prediction strength, the gap statistic, the silhouette and the Bayesian information criterion of "
+            f"mixtures); together they gave {number['recommended']}; {number['used']} were used."
         )
     return " ".join(sentences)
 
