@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from command_line import images, medstrata
 from dicom_factory import dataset, save
 from medstrata.evidence.metrics import score
 from medstrata.images.plan import load_plan
-from medstrata.pipeline.adjusting import FEWEST_PATIENTS, in_batches, prepare_batches
+from medstrata.pipeline.adjusting import FEWEST_PATIENTS, in_batches, judge_adjustment, prepare_batches
 
 MAKERS = ["SIEMENS", "Philips", "GE MEDICAL SYSTEMS", "Canon"]
 GROUPS = 2
@@ -211,3 +212,11 @@ def test_a_batch_that_is_one_cluster_is_warned_of(tmp_path: Path) -> None:
     answer = medstrata("run", tmp_path / "in", tmp_path / "out", *plan)
     assert answer.code == 0, answer.err
     assert "Before, 100% of the images of batch" in answer.err and "removed a true difference" in answer.err
+
+
+def test_batches_that_stay_in_the_clusters_are_said(runs: tuple[Path, np.ndarray, str], tmp_path: Path) -> None:
+    shutil.copytree(runs[0] / "after", tmp_path / "out")
+    X: Any = in_batches(tmp_path / "out", np.load(tmp_path / "out" / "pixels.npy"))
+    method: Any = SimpleNamespace(unadjusted_labels_=X.numbers, labels_=X.numbers)
+    assert any("did not remove it" in sentence for sentence in judge_adjustment(tmp_path / "out", method, X))
+    assert not any("did not remove it" in sentence for sentence in runs[2].splitlines())

@@ -27,10 +27,15 @@ from medstrata.run import read_json, write_json, write_table
 FILE, TABLE = "adjustment.json", "batches.parquet"
 FEWEST_PATIENTS = 10  # whose images have a mean and a scale that can be told from those of others
 ONE_CLUSTER = 0.9  # share of a batch in one cluster from which it is said that the batch may hold one group only
+STILL_STRONG = 0.3  # Cramér's V from which it is said that the batches were not removed from the clusters
 POOLED, ALONE, NOT_IN_FIT = (
     f"fewer than {FEWEST_PATIENTS} patients: pooled with the other small batches",
     f"fewer than {FEWEST_PATIENTS} patients, together with the other small batches: left as it is",
     "no image of this batch was in the fit: the mean over the batches is taken, which leaves it as it is",
+)
+STAYS = (
+    "The clusters still go along with the batches: what the batches do to the embedding is more than a shift and a "
+    "stretch, and adjusting did not remove it. Try another method, such as pca."
 )
 VALID = (
     "Whatever else differs between the batches in mean and scale was removed too, such as a group that is more common "
@@ -121,7 +126,8 @@ def judge_adjustment(out: Path, method: ClusteringMethod, material: NDArray[Any]
         f"Adjusted for {_in_words(facts)}: Cramér's V of batches and clusters is {effects[0]:.2f} before and "
         f"{effects[1]:.2f} after. {VALID}"
     )
-    sentences = [said, *facts["sentences"], *_one_cluster(facts, tables[0])]
+    left = [STAYS] if effects[1] >= STILL_STRONG else []
+    sentences = [said, *left, *facts["sentences"], *_one_cluster(facts, tables[0])]
     write_json(out / FILE, facts | {"before": effects[0], "after": effects[1], "sentences": sentences})
     return sentences
 
