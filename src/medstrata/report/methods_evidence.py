@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medstrata.evidence.confounders.prediction import FOLDS
-from medstrata.evidence.validity.null import LEVEL
-from medstrata.evidence.validity.verdict import AGREES, DOUBTFUL, STABLE
+from medstrata.evidence.validity.verdict import AGREES, DOUBTFUL, LEVEL, STABLE
 from medstrata.report.folder import Maps
 from medstrata.report.wording import count, listing, percent, things
 

@@ -24,10 +24,11 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from medstrata.evidence.validity.dip import gap
 from medstrata.evidence.validity.stability import some_patients
 from medstrata.evidence.validity.surrogate import surrogate_study
+from medstrata.evidence.validity.verdict import LEVEL
 from medstrata.learning.adjustment import InBatches
 
 SPLITS = 3  # of the real images into halves; their mean is compared with single splits of surrogates
-LEVEL = 0.05
+
 MOST_POINTS = 1000  # of which silhouettes are taken
 STATISTICS = ("replication", "separation")  # that decide
 GAP = "gap"

@@ -7,6 +7,7 @@ from typing import Any
 AGREES = 0.6  # mean adjusted Rand index of refits: below it other random numbers give other clusters
 STABLE, DOUBTFUL = 0.75, 0.6  # mean Jaccard index of a cluster over refits (Hennig 2007)
 FEWEST_REFITS = 3
+LEVEL = 0.05  # of the test against images without groups
 
 
 def judge(stability: dict[str, Any], null: dict[str, Any] | None, sizes: list[int]) -> dict[str, Any]:
