@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from medstrata.evidence.calibration import calibrate, calibration_error, confidence
 from medstrata.evidence.drift import Batch, drift, farther_out
-from medstrata.evidence.held_back import How, held_back_agreement, matching
+from medstrata.evidence.held_back import How, held_back_agreement
 from medstrata.evidence.typicality import FitReference, assignments_table, fit_reference, relative_novelty
+from medstrata.evidence.validity.agreement import matching
 from medstrata.methods.settings import make_method
 
 OTHER_KIND = "fashionmnist_test10k"  # among digits

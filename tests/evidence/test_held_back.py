@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from medstrata.evidence import held_back as module
-from medstrata.evidence.held_back import How, held_back_agreement, matching
+from medstrata.evidence.held_back import How, held_back_agreement
+from medstrata.evidence.validity.agreement import matching
 
 
 def groups(distance: float, patients: int = 60, each: int = 4) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

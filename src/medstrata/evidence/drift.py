@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, mannwhitneyu, rankdata
 
+from medstrata.evidence.association.patients import draw_one_each
+
 Floats = NDArray[np.float64]
 
 FEWEST_PATIENTS = 10  # on either side
@@ -63,7 +65,8 @@ def drift(new: Batch, fit: Batch, seed: int = 0) -> dict[str, Any]:
     generator = np.random.default_rng(seed)
     again = np.isin(fit.patients, new.patients)
     in_both = len(np.unique(fit.patients[again]))
-    one, other = _one_each(new, generator), _one_each(fit.of(~again), generator)
+    old = fit.of(~again)
+    one, other = (batch.of(draw_one_each(batch.patients, generator)) for batch in (new, old))
     counts = {"new": len(one.patients), "fit": len(other.patients), "in_both": in_both}
     facts: dict[str, Any] = {"tested": False, "drift": None, "patients": counts, "level": LEVEL, "tests": {}}
     if min(counts["new"], counts["fit"]) < FEWEST_PATIENTS:
@@ -139,13 +142,6 @@ def told_apart(
     areas = ((ranks * permuted).sum(axis=0) - positive * (positive + 1) / 2) / (positive * negative)
     p = (1 + int((areas[1:] >= areas[0] - 1e-9).sum())) / (PERMUTATIONS + 1)
     return p, float(areas[0])
-
-
-def _one_each(batch: Batch, generator: np.random.Generator) -> Batch:
-    """Return one random image of each patient."""
-    mixed = generator.permutation(len(batch.patients))
-    _, first = np.unique(batch.patients[mixed], return_index=True)
-    return batch.of(np.sort(mixed[first]))
 
 
 def _too_few(counts: dict[str, int]) -> str:

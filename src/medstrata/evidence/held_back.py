@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from medstrata.evidence.validity.agreement import matching
 from medstrata.learning.reading import READERS, read_clusters
 from medstrata.run import Progress, no_progress
 
@@ -83,16 +83,6 @@ def held_back_agreement(
     return HeldBack(
         *(np.concatenate([getattr(part, field) for part in found]) for field in ("rows", "soft", "agreed", "reader"))
     )
-
-
-def matching(labels: Labels, others: Labels) -> Labels:
-    """Return for each number among ``others`` (N,) the matched number of ``labels`` (N,), -1 for none."""
-    table = np.zeros((int(labels.max()) + 1, max(int(others.max()), int(labels.max())) + 1), np.int64)
-    np.add.at(table, (labels, others), 1)
-    match = np.full(table.shape[1], -1)
-    for own, other in zip(*linear_sum_assignment(table, maximize=True), strict=True):
-        match[other] = own
-    return match
 
 
 def _parts(patients: NDArray[np.str_], seed: int) -> Iterator[tuple[Labels, Labels]]:

@@ -11,8 +11,9 @@ from scipy.stats import binom, kruskal
 from benchmarks.validity.confounders import main, plant
 from medstrata.errors import InputError
 from medstrata.evidence.association.effects import benjamini_hochberg, categorical_association
+from medstrata.evidence.association.patients import draw_one_each
 from medstrata.evidence.confounders.columns import TechnicalColumn
-from medstrata.evidence.confounders.confounders import associations, draw_one_each, find_confounders
+from medstrata.evidence.confounders.confounders import associations, find_confounders
 
 
 def names(count: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +61,9 @@ def patient_clusters(
     known = most > 0
     mixed = int(((votes > 0).sum(1) > 1).sum())
     return PatientClusters(names[known], chosen[known].astype(np.int64), mixed, int((~known).sum()))
+
+
+def draw_one_each(patients: NDArray[Any], seed: int | np.random.Generator) -> NDArray[np.int64]:
+    """Return one random row of every patient, in ascending order: ``patients`` (M,) -> (number of patients,)."""
+    order = np.random.default_rng(seed).permutation(len(patients))
+    return np.sort(order[np.unique(patients[order], return_index=True)[1]])

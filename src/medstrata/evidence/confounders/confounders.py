@@ -24,6 +24,7 @@ from medstrata.evidence.association.effects import (
     categorical_association,
     numeric_association,
 )
+from medstrata.evidence.association.patients import draw_one_each
 from medstrata.evidence.confounders.columns import TechnicalColumn, common_values
 from medstrata.evidence.confounders.named import SIGNIFICANT, name_clusters
 from medstrata.evidence.confounders.prediction import FEWEST_PATIENTS, Task, features, make_task, prediction, skill
@@ -130,12 +131,6 @@ def _groups(
 
 def _large_enough(rows: Integers, clusters: Integers, patients: Integers, name: int) -> bool:
     return len(np.unique(patients[rows][clusters[rows] == name])) >= FEWEST_PATIENTS
-
-
-def draw_one_each(patients: Integers, seed: int) -> Integers:
-    """Return one row of every patient, drawn by ``seed``, in ascending order. ``patients`` (M,) -> (patients,)."""
-    order = np.random.default_rng(seed).permutation(len(patients))
-    return np.sort(order[np.unique(patients[order], return_index=True)[1]])
 
 
 def _examine(group: _Group, clusters: Integers, kinds: Sequence[str], seed: int) -> dict[str, Any]:

@@ -19,19 +19,26 @@ def overlap(one: Labels, two: Labels) -> NDArray[np.int64]:
     return table
 
 
-def matched(reference: Labels, other: Labels) -> Labels:
-    """Return ``other`` (N,) with its clusters renumbered as those of ``reference`` (N,) that they share most with.
+def matching(reference: Labels, other: Labels) -> Labels:
+    """Return for each cluster number of ``other`` (N,) that of ``reference`` (N,) it shares most with, -1 for none.
 
-    Each cluster is matched with at most one (Hungarian algorithm); surplus clusters of ``other`` get numbers above
-    those of ``reference``.
+    Each cluster is matched with at most one (Hungarian algorithm). The result covers the numbers of both.
     """
-    table = overlap(reference, other)
-    rows, columns = linear_sum_assignment(table, maximize=True)
-    number = np.full(table.shape[1], -1, dtype=np.int64)
-    number[columns] = rows
-    surplus = np.flatnonzero(number < 0)
-    number[surplus] = table.shape[0] + np.arange(len(surplus))
-    return number[other]
+    rows, columns = linear_sum_assignment(table := overlap(reference, other), maximize=True)
+    match = np.full(max(table.shape), -1, dtype=np.int64)
+    match[columns] = rows
+    return match
+
+
+def matched(reference: Labels, other: Labels) -> Labels:
+    """Return ``other`` (N,) with its clusters renumbered as those of ``reference`` (N,), see ``matching``.
+
+    Clusters without a partner get numbers above those of ``reference``.
+    """
+    match = matching(reference, other)
+    alone = np.flatnonzero(match < 0)
+    match[alone] = int(reference.max()) + 1 + np.arange(len(alone))
+    return match[other]
 
 
 def jaccard_recovery(reference: Labels, other: Labels, n_clusters: int) -> NDArray[np.float64]:

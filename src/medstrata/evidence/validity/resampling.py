@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
-from medstrata.learning.cluster_number import Criterion, directions, one_gaussian
+from medstrata.evidence.validity.stability import PART
+from medstrata.learning.cluster_number import SURROGATES, Criterion, directions, one_gaussian
 from medstrata.learning.partitions import centre_partitions
 
 SAMPLES = 5
-SHARE = 0.8  # of the patients in each sample
-SURROGATES = 2
 CLEAR = 0.5  # corrected agreement that more than one cluster needs
 
 Vectors = NDArray[np.floating]
@@ -42,12 +41,12 @@ def agreement(
 ) -> NDArray[np.float64]:
     """Return for each number the mean adjusted Rand index of pairs of samples, on the images that both hold.
 
-    Each of ``SAMPLES`` samples holds ``SHARE`` of the patients.
+    Each of ``SAMPLES`` samples holds ``PART`` of the patients.
     """
     names = np.unique(patients)
     rows, found = [], []
     for _ in range(SAMPLES):
-        kept = generator.choice(names, max(1, round(SHARE * len(names))), replace=False)
+        kept = generator.choice(names, max(1, round(PART * len(names))), replace=False)
         rows.append(np.flatnonzero(np.isin(patients, kept)))
         able = [number for number in numbers if number <= len(rows[-1])]
         found.append(centre_partitions(vectors[rows[-1]], able, 0))
