@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from command_line import images, medstrata
+from command_line import medstrata
 from medstrata.images.plan import Plan, load_plan
 from medstrata.learning.train import Training
 from medstrata.pipeline import refits
 from medstrata.pipeline.refits import Material, material_of, open_folder, shorter
-from validated import edit_plan, finished_run, kept, validated
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three planted groups."""
-    return finished_run(tmp_path_factory.mktemp("planted"), images(60)[0])
-
-
-@pytest.fixture
-def run(planted: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
-    return Path(shutil.copytree(planted, tmp_path / "out"))
+from validated import edit_plan, kept, validated
 
 
 @pytest.fixture

@@ -20,18 +20,6 @@ from validated import finish, finished_run, kept, validated
 ID = "PLANTED-77Q"
 
 
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three planted groups, as ``run`` leaves it."""
-    return finished_run(tmp_path_factory.mktemp("planted"), images(60)[0])
-
-
-@pytest.fixture
-def run(planted: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
-    return Path(shutil.copytree(planted, tmp_path / "out"))
-
-
 def test_planted_groups_are_supported(run: Path) -> None:
     found = validated(run, surrogates=19)
     assert found["supported"] is True and found["provisional"] is False
