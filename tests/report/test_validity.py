@@ -80,6 +80,7 @@ def test_provisional_numbers_are_called_that(tmp_path: Path) -> None:
         VALIDATED | {"provisional": True, "supported": False, "clusters": [], "null": None, "sentence": "Not yet."},
     )
     assert "Not yet." in page and "provisional" in page
+    assert "whether these are real was not tested" in page
     assert "The clusters are not supported" not in page
 
 

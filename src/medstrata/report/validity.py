@@ -82,13 +82,14 @@ def _two_digits(value: float | None) -> str:
 def _numbers(stability: Mapping[str, Any], null: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """List what was measured, with its value, in the order in which it is to be read."""
     refits = stability["refits"]
+    what = "readings" if not refits["seeds"] and null is None else "refits"  # provisional: nothing was fitted again
     rows = [
         ("Agreement of fits with other random numbers", stability["seeds"]["ari"], refits["seeds"]),
         ("Agreement of fits on other patients", stability["patients"]["ari"], refits["patients"]),
         ("Agreement on patients that a fit did not see", stability["patients"]["new"], refits["patients"]),
     ]
     shown = [
-        (name, f"adjusted Rand index {_spread(value)}, of {count} refits")
+        (name, f"adjusted Rand index {_spread(value)}, of {count} {what}")
         for name, value, count in rows
         if value["mean"] is not None
     ]
