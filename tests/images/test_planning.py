@@ -58,7 +58,20 @@ def test_a_mixed_archive_is_sorted_into_categories(catalog_of: CatalogOf) -> Non
     assert (plan.goal, plan.dimensions, plan.n_clusters) == ("categories", 2, 4)
     assert (plan.grid, plan.spacing, plan.slices_per_volume, plan.batch_size) == ([64, 64], None, 3, 64)
     assert set(plan.intensity) == {"CT chest", "CT head", "X-ray"}
+    assert plan.intensity["CT head"] == plan.intensity["CT chest"]  # the body part of a header may be wrong
+    assert plan.intensity["CT chest"]["low"] == -1000.0
+    assert plan.crop_to_content
     assert "only a start" in plan.reasons["n_clusters"]
+
+
+def test_sizes_are_kept_within_one_kind_and_in_arrays(catalog_of: CatalogOf) -> None:
+    head = CHEST | {"body_part": "head", "unit": "image", "slices": 1}
+    assert not make_plan(catalog_of([head] * 40)).crop_to_content
+    within = make_plan(catalog_of([head] * 40), PlanOptions(goal="categories"))
+    assert within.intensity["CT head"]["high"] == 80.0
+    assert within.crop_to_content
+    arrays = make_plan(catalog_of(array(50, (80, 90))))
+    assert (arrays.goal, arrays.spacing, arrays.crop_to_content) == ("categories", None, False)
 
 
 def test_few_odd_images_do_not_make_an_archive_mixed(catalog_of: CatalogOf) -> None:

@@ -282,6 +282,24 @@ def test_blocks_of_arrays_equal_single_images(tmp_path: Path) -> None:
             assert rows[0]["crop"] == pytest.approx(crop)
 
 
+@pytest.mark.parametrize("name", ["images.npy", "images"])
+def test_padding_is_cut_off_where_the_plan_says_so(tmp_path: Path, name: str) -> None:
+    image = np.zeros((60, 90), np.uint8)
+    image[10:42, 20:52] = np.random.default_rng(0).integers(50, 200, (32, 32))
+    if name == "images.npy":
+        np.save(tmp_path / name, np.stack([image, image]))
+    else:
+        (tmp_path / name).mkdir()
+        Image.fromarray(image).save(tmp_path / name / "a.png")
+        Image.fromarray(image).save(tmp_path / name / "b.png")
+    source, catalog = scanned(tmp_path / name)
+    plan = dataclasses.replace(make_plan(catalog), grid=[32, 32], spacing=None, crop_to_content=True)
+    decode(source, catalog, plan, tmp_path / "out")
+    rows, _ = tables(tmp_path / "out")
+    assert rows[0]["crop"] == [1.0, 1.0, 10.0, 20.0]
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "pixels.npy")[0, 0], image[10:42, 20:52])
+
+
 def test_arrays_of_volumes_whole_and_as_slices(tmp_path: Path) -> None:
     volumes = np.random.default_rng(2).integers(0, 256, (5, 12, 16, 24)).astype(np.uint8)
     np.save(tmp_path / "a.npy", volumes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from medstrata.errors import FileProblem
 from medstrata.images import grid, intensity
+from medstrata.images.borders import content_axes
 from medstrata.images.pixel_file import PixelFile
 from medstrata.images.readers import read_pixels
 from medstrata.images.records import FloatArray, FrameSource, Pixels
@@ -25,6 +27,7 @@ class Setup:
     grid: tuple[int, ...]
     spacing: tuple[float, ...] | None
     channels: int
+    crop_to_content: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,7 @@ def place(pixels: Pixels, job: Job) -> tuple[NDArray[Any], Decoded]:
         images = np.moveaxis(values, 1, 0) if values.ndim == 4 else values[None]
         if len(images) != job.rows:
             raise FileProblem("slice_count", f"{job.rows} slices were expected, but {len(images)} were read.")
-        spacing = None if pixels.spacing is None else pixels.spacing[-2:]
-        block, crop = grid.to_grid_2d(images, setup.grid, setup.spacing, spacing, affine)
+        block, crop = _place_2d(images, setup, None if pixels.spacing is None else pixels.spacing[-2:], affine)
     decoded = Decoded(
         image_id=job.image_id,
         row=job.row,
@@ -128,6 +130,14 @@ def place(pixels: Pixels, job: Job) -> tuple[NDArray[Any], Decoded]:
         note=" ".join(pixels.notes),
     )
     return quantise(block, job.file.dtype), decoded
+
+
+def _place_2d(
+    images: FloatArray, setup: Setup, spacing: Sequence[float] | None, affine: NDArray[np.float64] | None
+) -> tuple[FloatArray, list[float]]:
+    if setup.crop_to_content:
+        return grid.place_2d(images, content_axes(images, setup.grid), affine)
+    return grid.to_grid_2d(images, setup.grid, setup.spacing, spacing, affine)
 
 
 def _source_shape(decoded: tuple[int, ...], job: Job) -> list[int]:

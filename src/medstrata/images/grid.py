@@ -133,12 +133,17 @@ def to_grid_2d(
     ``(4, 4)`` from array indices ``(d, h, w)`` to RAS mm; with it, rows and columns are turned round (a negative
     scale) where they run towards right, anterior or superior.
     """
-    shape = images.shape[-2:]
-    axes = centred_axes(shape, grid, step, spacing)
+    return place_2d(images, centred_axes(images.shape[-2:], grid, step, spacing), affine)
+
+
+def place_2d(
+    images: FloatArray, axes: Sequence[AxisMap], affine: Affine | None = None
+) -> tuple[FloatArray, list[float]]:
+    """Bring images ``(..., H, W)`` onto the grid of ``axes``; returns what ``to_grid_2d`` does."""
     if affine is not None:
         axes = [
             turned(axis, n) if _runs_backwards(affine[:3, column]) else axis
-            for axis, n, column in zip(axes, shape, (1, 2), strict=True)
+            for axis, n, column in zip(axes, images.shape[-2:], (1, 2), strict=True)
         ]
     crop = [axes[0].scale, axes[1].scale, axes[0].offset, axes[1].offset]
     return resample(images, axes), crop

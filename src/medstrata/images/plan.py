@@ -37,6 +37,7 @@ class Plan:
     batch_size: int
     seed: int
     maps_per_cluster: int
+    crop_to_content: bool = False  # cut off padding at the borders and stretch the rest over the grid; spacing is None
     augmentation: str = "none"  # how training changes images at random: see ``learning.augment.AUGMENTATIONS``
     select: dict[str, str] = field(default_factory=dict)  # column of the catalog -> the value that is wanted
     kind: dict[str, str] = field(default_factory=dict)  # goal subtypes: the one kind of image that takes part
@@ -121,6 +122,8 @@ def check_values(plan: Plan) -> None:
         value = getattr(plan, name)
         if value is not None and len(value) != plan.dimensions:
             raise PlanError(f"plan.json: '{name}' has {len(value)} numbers, but 'dimensions' is {plan.dimensions}.")
+    if plan.crop_to_content and (plan.dimensions != 2 or plan.spacing is not None):
+        raise PlanError("plan.json: 'crop_to_content' needs 'dimensions' 2 and 'spacing' null: sizes in mm are lost.")
     for kind, rule in plan.intensity.items():
         _check_rule(kind, rule)
 
@@ -174,6 +177,7 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "dimensions": _one_of(2, 3),
     "grid": (f"a list of multiples of {GRID_MULTIPLE} from {GRID_SIDES[0]} to {GRID_SIDES[1]}", _is_grid),
     "spacing": ("null or a list of positive numbers (mm)", _is_spacing),
+    "crop_to_content": _one_of(True, False),
     "slices_per_volume": ("a whole number from 1 to 64", _integer(1, 64)),
     "channels": _one_of(1, 3),
     "stored_as": _one_of("uint8", "uint16"),

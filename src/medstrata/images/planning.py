@@ -15,7 +15,7 @@ from medstrata.errors import InputError, PlanError
 from medstrata.images.augmentation_rule import choose_augmentation
 from medstrata.images.batch_columns import check_adjust_for
 from medstrata.images.catalog import Catalog
-from medstrata.images.intensity import intensity_class, rule_for
+from medstrata.images.intensity import WINDOWS, intensity_class, rule_for
 from medstrata.images.plan import GOALS, GRID_MULTIPLE, GRID_SIDES, Plan, check_values
 from medstrata.images.selection import (
     LOCALIZERS,
@@ -43,6 +43,7 @@ SLICES_PER_VOLUME = 3
 BATCH_SIZES = {2: ((1_000, 64), (10_000, 128), (None, 256)), 3: ((100, 8), (1_000, 16), (None, 32))}
 ENOUGH_FOR_AUTO = 200  # images; learning to tell views of them apart needs many
 MAPS_PER_CLUSTER = {2: 24, 3: 40}
+CATEGORIES_WINDOW = "CT chest"  # of all CT: air, lungs and soft tissue are told apart in it
 CANONICAL_ORDER = {"coronal": (1, 0, 2), "sagittal": (1, 2, 0)}  # where S, P, L stand among slices, rows, columns
 
 
@@ -86,8 +87,9 @@ def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
     if options.adjust_for:
         reasons["adjust_for"] = "As asked for. Valid only if every group is in every batch, see docs/adjusting.md."
     grid, spacing = (_grid_3d if dimensions == 3 else _grid_2d)(chosen.rows, goal, reasons)
+    crops = _crops_to_content(chosen.rows, goal, spacing, reasons)
     channels = _channels(chosen.rows, reasons)
-    intensity = _intensity(chosen.rows, reasons)
+    intensity = _intensity(chosen.rows, goal, reasons)
     method, reasons["method"] = _method(len(chosen.rows), dimensions, options.method)
     augmentation, reasons["augmentation"] = choose_augmentation(chosen.rows, channels)
     plan = Plan(
@@ -105,6 +107,7 @@ def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
         batch_size=0,
         seed=options.seed or 0,
         maps_per_cluster=MAPS_PER_CLUSTER[dimensions],
+        crop_to_content=crops,
         augmentation=augmentation,
         select=select,
         adjust_for=list(options.adjust_for),
@@ -243,6 +246,14 @@ def _grid_2d(rows: list[Row], goal: str, reasons: dict[str, str]) -> tuple[list[
     return [side, side], None
 
 
+def _crops_to_content(rows: list[Row], goal: str, spacing: list[float] | None, reasons: dict[str, str]) -> bool:
+    """Categories are told by what is shown; arrays were laid out by who made them."""
+    crops = goal == "categories" and spacing is None and any(row["format"] != "array" for row in rows)
+    if crops:
+        reasons["spacing"] = "What an image shows, without padding at its borders, is stretched over the grid."
+    return crops
+
+
 def _grid_3d(rows: list[Row], goal: str, reasons: dict[str, str]) -> tuple[list[int], list[float] | None]:
     sized = [row for row in rows if None not in _voxel(row)]
     if 2 * len(sized) < len(rows):
@@ -290,7 +301,7 @@ def _channels(rows: list[Row], reasons: dict[str, str]) -> int:
     return 1
 
 
-def _intensity(rows: list[Row], reasons: dict[str, str]) -> dict[str, dict[str, Any]]:
+def _intensity(rows: list[Row], goal: str, reasons: dict[str, str]) -> dict[str, dict[str, Any]]:
     classes: dict[str, list[Row]] = {}
     for row in rows:
         classes.setdefault(intensity_class(row), []).append(row)
@@ -301,6 +312,10 @@ def _intensity(rows: list[Row], reasons: dict[str, str]) -> dict[str, dict[str, 
         highs = [row["value_high"] for row in classes[name]]
         known = None not in lows and None not in highs
         rules[name] = rule_for(name, min(lows), max(highs)) if known else rule_for(name, None, None)
+        if (
+            goal == "categories" and len(classes) > 1 and name in WINDOWS
+        ):  # a wrong body part must not change the pixels it is checked by
+            rules[name] = rule_for(CATEGORIES_WINDOW, None, None)
     return rules
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,8 @@ def decode(
 def _jobs(
     source: Source, catalog: Catalog, plan: Plan, rows: list[Row], starts: NDArray[np.int64], file: pixel_file.PixelFile
 ) -> list[Job]:
-    setup = Setup(
-        plan.dimensions, tuple(plan.grid), None if plan.spacing is None else tuple(plan.spacing), plan.channels
-    )
+    spacing = None if plan.spacing is None else tuple(plan.spacing)
+    setup = Setup(plan.dimensions, tuple(plan.grid), spacing, plan.channels, plan.crop_to_content)
     frames = _frames(catalog, {row["image_id"] for row in rows})
     jobs = []
     for row, start in zip(rows, starts, strict=False):
@@ -142,8 +142,9 @@ def _frames(catalog: Catalog, wanted: set[str]) -> dict[str, tuple[FrameSource, 
 
 def _run(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Decoded | LeftOut]]:
     """Yield each job with its result: rows of arrays in blocks in this process, everything else in workers."""
-    yield from decode_arrays([job for job in jobs if job.format == "array"])
-    images = [job for job in jobs if job.format != "array"]
+    alike = [job.format == "array" and not job.setup.crop_to_content for job in jobs]  # one placement for all rows
+    yield from decode_arrays(list(compress(jobs, alike)))
+    images = [job for job, is_alike in zip(jobs, alike, strict=True) if not is_alike]
     frames = sum(len(job.slices or job.frames) for job in images)
     chunk = max(1, min(FRAMES_PER_CHUNK * len(images) // max(1, frames), len(images) // (4 * max(1, workers))))
     results = map_in_processes(decode_image, images, workers, chunk)
