@@ -35,7 +35,7 @@ check: .venv/ready
 	$(BIN)/mypy
 
 unit: .venv/ready
-	$(BIN)/pytest -m "not slow and not promise"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not promise" -n auto --dist loadfile
 
 promise: .venv/ready
 	$(BIN)/pytest -m "promise and not slow"
