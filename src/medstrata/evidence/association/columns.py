@@ -72,8 +72,8 @@ class TimeToEvent:
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell says that there is no value: ``MISSING``, in any case of letters."""
-    return cell.lower() in MISSING
+    """Whether a cell says that there is no value: ``MISSING``, in any case of letters, between blanks and NULs."""
+    return cell.strip(" \t\0").lower() in MISSING
 
 
 def read_variable(name: str, cells: Sequence[str], decimal_comma: bool) -> Variable | str:
