@@ -45,9 +45,9 @@ def test_the_rank_is_counted_with_the_real_images() -> None:
     real = [dict.fromkeys((*STATISTICS, GAP), value) for value in (0.5, 0.7)]
     surrogates = [{"replication": value, "separation": 0.0, GAP: 0.0} for value in (0.1, 0.6, 0.7, 0.2)]
     found = null_test(real, surrogates)
-    assert found["replication"]["p"] == pytest.approx(3 / 5)  # 0.6 is as good as the mean, 0.7 better, and the real
+    assert found["replication"]["p"] == pytest.approx(2 / 5)  # 0.7 is better than the mean, 0.6 not as far apart
     assert found["separation"]["p"] == pytest.approx(1 / 5)
-    assert found["p"] == pytest.approx(3 / 5)
+    assert found["p"] == pytest.approx(2 / 5)
 
 
 def test_eighteen_surrogates_cannot_pass() -> None:
@@ -55,6 +55,14 @@ def test_eighteen_surrogates_cannot_pass() -> None:
     assert not null_test([best], [none] * 18)["passed"]
     assert null_test([best], [none] * 19)["passed"]
     assert null_test([best], [none] * 19)["separate"]
+
+
+def test_a_tie_at_the_highest_value_is_decided_by_the_other_statistic() -> None:
+    real = {"replication": 1.0, "separation": 0.9, GAP: 2.0}
+    by_chance = {"replication": 1.0, "separation": 0.5, GAP: 0.5}
+    found = null_test([real], [by_chance] * 19)
+    assert (found["replication"]["as_good"], found["p"]) == (0, 0.05)
+    assert null_test([real], [{**by_chance, "separation": 0.9}] * 19)["p"] == 1.0
 
 
 def test_a_gap_must_be_real_and_larger_than_in_surrogates() -> None:

@@ -12,8 +12,8 @@ PASSED = {
     "passed": True,
     "separate": True,
     "p": 0.05,
-    "replication": {"real": 0.9, "surrogates": [0.1] * 19, "p": 0.05},
-    "separation": {"real": 0.5, "surrogates": [0.1] * 19, "p": 0.05},
+    "replication": {"real": 0.9, "surrogates": [0.1] * 19, "as_good": 0, "p": 0.05},
+    "separation": {"real": 0.5, "surrogates": [0.1] * 19, "as_good": 0, "p": 0.05},
 }
 
 
@@ -50,7 +50,7 @@ def test_all_conditions_met() -> None:
         (measured(), None, "images without groups were not tried"),
         (
             measured(),
-            PASSED | {"passed": False, "p": 0.2, "separation": {"real": 0.5, "surrogates": [0.6] * 3, "p": 1.0}},
+            PASSED | {"passed": False, "p": 0.2, "separation": {"real": 0.5, "surrogates": [0.6] * 3, "as_good": 3, "p": 1.0}},
             "are as far apart in 3 of 3 trials",
         ),
     ],
@@ -64,7 +64,7 @@ def test_each_condition_is_needed(stability: dict[str, Any], null: Any, words: s
 
 
 def test_too_few_surrogates_are_said() -> None:
-    few = {name: {"real": 0.9, "surrogates": [0.1] * 5, "p": 1 / 6} for name in ("replication", "separation")}
+    few = {name: {"real": 0.9, "surrogates": [0.1] * 5, "as_good": 0, "p": 1 / 6} for name in ("replication", "separation")}
     assert "only 5 surrogates" in judge(measured(), {"passed": False, "p": 1 / 6, **few}, [1, 2])["sentence"]
 
 

@@ -85,17 +85,19 @@ def surrogate_split(images: Images, patients: NDArray[np.str_], fit: FitImages, 
 def null_test(real: list[Statistics], surrogates: list[Statistics]) -> dict[str, Any]:
     """Compare the real splits with those of surrogates.
 
-    Returns per statistic, ``gap`` too, ``real`` (mean over the splits), ``surrogates`` (list) and ``p``, the share of
-    surrogates and the real images together that are at least as good: (1 + at least as good) / (1 + surrogates). And
-    ``p``, the larger of those of replication and separation; ``passed``: p at most .05, which needs at least 19
-    surrogates; ``separate``: the gap is larger than between pieces of a continuum, and than in the surrogates.
+    Returns per statistic, ``gap`` too, ``real`` (mean over the splits), ``surrogates`` (list), ``as_good``, how many of
+    them are at least as good (a tie in replication or separation is decided by the other), and ``p`` = (1 + as_good) /
+    (1 + surrogates). And ``p``, the larger of those of replication and separation; ``passed``: p at most .05, which
+    needs at least 19 surrogates; ``separate``: the gap is larger than between pieces of a continuum, and than in the
+    surrogates.
     """
     found: dict[str, Any] = {}
-    for name in (*STATISTICS, GAP):
-        value = float(np.mean([one[name] for one in real]))
-        others = [one[name] for one in surrogates]
-        p = (1 + sum(other >= value for other in others)) / (1 + len(others))
-        found[name] = {"real": value, "surrogates": others, "p": p}
+    mean = {name: float(np.mean([one[name] for one in real])) for name in (*STATISTICS, GAP)}
+    for name, tied in {"replication": "separation", "separation": "replication", GAP: GAP}.items():
+        # Few images may replicate perfectly by chance: a tie at the highest value is decided by the other statistic.
+        as_good = sum((one[name], one[tied]) >= (mean[name], mean[tied]) for one in surrogates)
+        values, p = [one[name] for one in surrogates], (1 + as_good) / (1 + len(surrogates))
+        found[name] = {"real": mean[name], "surrogates": values, "as_good": as_good, "p": p}
     p = max(found[name]["p"] for name in STATISTICS)
     separate = found[GAP]["real"] > 1 and found[GAP]["p"] <= LEVEL
     return found | {"p": p, "passed": p <= LEVEL, "separate": separate}

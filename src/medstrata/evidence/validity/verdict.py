@@ -55,8 +55,7 @@ def _objections(stability: dict[str, Any], null: dict[str, Any] | None) -> list[
 
 def _null_words(null: dict[str, Any]) -> str:
     name = max(("replication", "separation"), key=lambda one: null[one]["p"])
-    tried = null[name]["surrogates"]
-    as_good = sum(value >= null[name]["real"] for value in tried)
+    tried, as_good = null[name]["surrogates"], null[name]["as_good"]
     if not as_good:
         return f"only {len(tried)} surrogates without groups were tried, 19 are needed"
     what = {"replication": "are found again as well", "separation": "are as far apart"}[name]
