@@ -115,7 +115,6 @@ def examine(name: str, method: str, seed: int) -> dict[str, Any]:
         16,
         seed,
         1,
-        "none",
         settings=_mild(method),
     )
     labels = method_of(plan, "cpu").fit(pixels).labels_
