@@ -143,6 +143,7 @@ def test_disagreement_of_equal_and_unrelated_runs() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_million_embeddings_are_read_in_bounded_memory() -> None:
     """128 MB of embeddings; what is added stays below 2.5 GB, and every image is in its planted group."""
     code = """
