@@ -54,13 +54,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_describe_gives_each_decision_with_its_value_and_reason() -> None:
     assert describe(PLAN) == [
         ("goal", "subtypes", "One kind."),
-        ("grid", "48 x 64 x 64", "It covers the volumes."),
+        ("grid", "48 × 64 × 64", "It covers the volumes."),
         (
             "intensity",
             "CT chest: window -1000..400 HU; MR: percentiles 1..99 of foreground; other: each image's own range",
             "By class.",
         ),
-        ("spacing", "6.5 x 6.5 x 6.5", "Fits."),
+        ("spacing", "6.5 × 6.5 × 6.5", "Fits."),
     ]
 
 

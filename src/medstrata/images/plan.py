@@ -50,19 +50,24 @@ class Plan:
 def describe(plan: Plan) -> list[tuple[str, str, str]]:
     """Return ``(decision, value, reason)`` for each decision that has a reason, in the order they were made."""
     values = dataclasses.asdict(plan)
-    return [(name, _in_words(values.get(name, "")), reason) for name, reason in plan.reasons.items()]
+    return [(name, in_words(values.get(name, "")), reason) for name, reason in plan.reasons.items()]
 
 
-def _in_words(value: Any) -> str:
-    if value == []:
+def in_words(value: Any) -> str:
+    """Say a value of ``plan.json`` as a person would read it."""
+    if value is None or value in ({}, []):
         return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(value) if isinstance(value[0], str) else " x ".join(f"{item:g}" for item in value)
+        return ", ".join(value) if isinstance(value[0], str) else " × ".join(f"{item:g}" for item in value)
     if isinstance(value, dict):
-        return "; ".join(f"{k}: {describe_rule(v)}" if isinstance(v, dict) else f"{k}={v}" for k, v in value.items())
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    return str(value)
+        return "; ".join(f"{key}: {_entry(item)}" for key, item in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _entry(value: Any) -> str:
+    return describe_rule(value) if isinstance(value, dict) and "rule" in value else in_words(value)
 
 
 def load_plan(path: Path) -> Plan:

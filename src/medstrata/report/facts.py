@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from medstrata.images.plan import in_words
 from medstrata.report.comparison import Agreement, list_agreements
 from medstrata.report.folder import RunFolder, numbers, rows_of, sureness
 from medstrata.report.headers import (
@@ -204,21 +205,9 @@ def list_decisions(plan: dict[str, Any], model: dict[str, Any]) -> list[Decision
     if fitted == "none" and "augmentation" in plan:
         plan = plan | {"augmentation": None}
         reasons["augmentation"] = f"The method {plan['method']} learns from the images as they are."
-    values = {key: _plain(value) for key, value in plan.items() if key not in ("version", "reasons")}
+    values = {key: in_words(value) for key, value in plan.items() if key not in ("version", "reasons")}
     values |= {key: "" for key in reasons if key not in values}
     return [Decision(key, value, str(reasons.get(key, ""))) for key, value in values.items()]
-
-
-def _plain(value: object) -> str:
-    if value is None or value == {} or value == []:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return " × ".join(_plain(item) for item in value)
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {_plain(item)}" for key, item in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def list_clusters(run: RunFolder, labels: Labels, n_clusters: int, columns: list[Column]) -> list[Cluster]:
