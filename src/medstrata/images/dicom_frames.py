@@ -183,8 +183,16 @@ def _common(
     channels = 3 if photometric == "PALETTE COLOR" or (values.integer("SamplesPerPixel") or 1) > 1 else 1
     low, high = _value_range(values, photometric)
     series_class = vocabulary.series_class(described)
+    words = (values.text("Manufacturer"), values.text("ManufacturerModelName"), _kernel(values, groups))
+    manufacturer, model = vocabulary.manufacturer(words[0]), vocabulary.model(words[1])
+    kernel = vocabulary.kernel(words[2])
     return FrameHeader(
-        source=source,
+        source=replace(
+            source,
+            manufacturer="" if manufacturer else words[0],
+            model="" if model else words[1],
+            kernel="" if kernel else words[2],
+        ),
         frames_in_file=frame_count(values),
         modality=modality,
         rows=values.integer("Rows") or 0,
@@ -198,9 +206,9 @@ def _common(
         series_class=series_class,
         view=vocabulary.view(values.text("ViewPosition")),
         body_part=vocabulary.body_part(values.text("BodyPartExamined")),
-        manufacturer=vocabulary.manufacturer(values.text("Manufacturer")),
-        model=vocabulary.model(values.text("ManufacturerModelName")),
-        kernel=vocabulary.kernel(_kernel(values, groups)),
+        manufacturer=manufacturer,
+        model=model,
+        kernel=kernel,
         slice_thickness=_thickness(values, groups),
         field_strength=_tesla(values.number("MagneticFieldStrength")),
         burned_in=_burned_in(values, modality, sop_class, image_type),

@@ -19,7 +19,8 @@ class FrameSource:
 
     ``file`` is relative to INPUT in portable form (see ``sources.portable_name``); ``frame`` is the 0-based frame of
     a multi-frame file, the page of a TIFF, the row of an array, and 0 otherwise. Original ids are "" where unknown, and
-    so are ``institution`` and ``study_date`` (YYYYMMDD as DICOM has it).
+    so are ``institution`` and ``study_date`` (YYYYMMDD as DICOM has it). ``manufacturer``, ``model`` and ``kernel`` are
+    the header's own words where ``vocabulary`` does not know them, else "".
     """
 
     file: str
@@ -30,6 +31,9 @@ class FrameSource:
     instance_uid: str = ""
     institution: str = ""
     study_date: str = ""
+    manufacturer: str = ""
+    model: str = ""
+    kernel: str = ""
 
 
 @dataclass(slots=True)
