@@ -119,9 +119,11 @@ def test_words_of_no_vocabulary_are_private_and_come_out_as_hashes(run: tuple[Pa
 
     out, _, _ = run
     rows = pq.read_table(out / "private" / "sources.parquet").to_pylist()
-    assert {(row["manufacturer"], row["model"], row["kernel"]) for row in rows} >= {(NAME, NAME, PATIENT)}
+    assert {(row["manufacturer"], row["model"], row["view"], row["kernel"]) for row in rows} >= {
+        (NAME, NAME, "ZZYZX", PATIENT)
+    }
     images = [row for row in pq.read_table(out / "catalog.parquet").to_pylist() if not row["skipped"]]
-    assert images and all(is_other(row[name]) for row in images for name in ("manufacturer", "model", "kernel"))
+    assert images and all(is_other(row[name]) for row in images for name in ("manufacturer", "model", "view", "kernel"))
 
 
 def test_site_and_date_are_private_and_come_out_as_number_and_rank(run: tuple[Path, str, str]) -> None:

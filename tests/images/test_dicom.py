@@ -96,13 +96,11 @@ def test_mr_fields(tmp_path: Path) -> None:
 
 def test_words_that_are_in_no_vocabulary_stay_with_the_source(tmp_path: Path) -> None:
     values = {"Manufacturer": "Zzyzxowa Inc", "ManufacturerModelName": "Zzyzx 1", "ConvolutionKernel": ["SOFTISH", "3"]}
-    found = saved(tmp_path, **values)
+    found = saved(tmp_path, **values, ViewPosition="STANDING")
     assert (found.manufacturer, found.model, found.kernel) == ("", "", "")
-    assert (found.source.manufacturer, found.source.model, found.source.kernel) == (
-        "Zzyzxowa Inc",
-        "Zzyzx 1",
-        "SOFTISH",
-    )
+    source = found.source
+    assert (source.manufacturer, source.model, source.kernel) == ("Zzyzxowa Inc", "Zzyzx 1", "SOFTISH")
+    assert (found.view, source.view) == ("", "STANDING")
     found = saved(tmp_path, Manufacturer="SIEMENS", ManufacturerModelName="Avanto", ConvolutionKernel="B30f")
     assert (found.manufacturer, found.model, found.kernel) == ("Siemens", "avanto", "b30f")
     assert (found.source.manufacturer, found.source.model, found.source.kernel) == ("", "", "")

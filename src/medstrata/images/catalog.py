@@ -1,8 +1,8 @@
 """The catalog: one row per image and one per file that is left out, from headers alone.
 
 ``catalog.parquet`` holds no name, no path and no original id: ``image_id``, ``patient`` and ``study`` are keyed hashes
-(HMAC-SHA256, RFC 2104) under the run's salt, and so are a manufacturer, a model and a kernel that are not in the
-vocabulary. What they stand for is kept in ``private/sources.parquet``.
+(HMAC-SHA256, RFC 2104) under the run's salt, and so are manufacturers, models, views and kernels that are not
+in the vocabulary. What they stand for is kept in ``private/sources.parquet``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ ID_DIGITS, HASH_DIGITS = 16, 12  # hexadecimal digits of image_id, and of patien
 _ARROW: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float | None: pa.float64()}
 _FIELDS = [field.name for field in fields(ImageRecord) if field.name != "frames"]
 _HASHES = ("patient", "study")
-_TECHNIQUE = ("manufacturer", "model", "kernel")  # typed by people; what the vocabulary does not know becomes a hash
+_TYPED = (
+    "manufacturer",
+    "model",
+    "view",
+    "kernel",
+)  # by people: what no vocabulary has becomes a hash
 _SKIP = ("skipped", "reason")
 _FRAME_FIELDS = [field.name for field in fields(FrameSource)]
 
@@ -209,7 +214,7 @@ def _frame_of(skipped: SkippedFile) -> FrameSource:
 def _row(one: Found, image_id: str, first: FrameSource, salt: str) -> dict[str, Any]:
     if isinstance(one, ImageRecord):
         row = {name: getattr(one, name) for name in _FIELDS}
-        row |= {name: row[name] or _other(salt, getattr(first, name)) for name in _TECHNIQUE}
+        row |= {name: row[name] or _other(salt, getattr(first, name)) for name in _TYPED}
         code = reason = ""
     else:
         blank = ImageRecord(unit="", format=one.format, frames=[], slices=0, channels=0, burned_in="")

@@ -1,10 +1,10 @@
 """Plain codes from header text: whatever is not a known word of the field becomes "".
 
 Descriptions, models and kernels are typed by people and may hold names. So nothing of them is passed on as it stands:
-every function returns only words out of the tables below. Manufacturers, models and kernels that are not in them become
-``other 3f2a9c``, a keyed hash, in the catalog: different ones stay different. Terms follow DICOM PS3.3 C.7.3.1.1.1
-(modality), PS3.16 Annex L (body part) and PS3.3 C.8.1.2 / C.8.4.5 (view), kernels and models the vendors' conformance
-statements.
+every function returns only words out of the tables below. Manufacturers, models, views and kernels that are not in them
+become ``other 3f2a9c``, a keyed hash, in the catalog: different ones stay different. Terms follow DICOM PS3.3
+C.7.3.1.1.1 (modality), PS3.16 Annex L (body part) and PS3.3 C.8.1.2 / C.8.4.5 (view), kernels and models the vendors'
+conformance statements.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def test_planted_makers_that_are_in_no_vocabulary_are_found(tmp_path: Path) -> N
             "Manufacturer": f"Zzyzxowa Scanner {'AB'[cluster]}",
             "ManufacturerModelName": f"Zzyzx {cluster}",
             "ConvolutionKernel": "ZZYZX",
+            "ViewPosition": f"ZZYZX{cluster}",
             "PatientID": f"p{number}",
             "SeriesInstanceUID": f"1.2.{number}",
         }
@@ -102,15 +103,16 @@ def test_planted_makers_that_are_in_no_vocabulary_are_found(tmp_path: Path) -> N
     header = [column for column in columns if column.origin == "header"]
     (kind,) = (found := find_confounders(header, clusters, ids))["kinds"]
     assert {entry["column"]: entry["effect"] for entry in kind["associations"]} == pytest.approx(
-        {"manufacturer": 1, "model": 1}, abs=0.02
+        {"manufacturer": 1, "model": 1, "view": 1}, abs=0.02
     )
     assert {entry["column"]: entry["reason"] for entry in kind["untested"]}["kernel"] == "all values are the same"
+    assert kinds_of(catalog.table, "categories") == ["CT"] * 40
     makers = catalog.table["manufacturer"].to_pylist()
     assert all(is_other(maker) for maker in makers) and makers[0] != makers[1]
     for cluster in (0, 1):
         assert found["sentences"][cluster] == (
-            f"Cluster {cluster} is mostly images of the manufacturer '{makers[cluster]}', whose name stands in private/ "
-            "alone (100 % of it, 0 % elsewhere)."
+            f"Cluster {cluster} is mostly images of the manufacturer '{makers[cluster]}', whose name stands in "
+            "private/ alone (100 % of it, 0 % elsewhere)."
         )
 
 
