@@ -14,6 +14,7 @@ from dicom_factory import dataset, save, straight, write_series
 from medstrata.evidence.confounders.confounders import find_confounders
 from medstrata.evidence.confounders.measures import measure_pixels
 from medstrata.evidence.confounders.technical import read_technical
+from medstrata.images.vocabulary import is_other
 
 pytestmark = pytest.mark.usefixtures("quick_fits")
 
@@ -111,6 +112,18 @@ def test_private_has_what_the_user_needs_to_go_back(run: tuple[Path, str, str]) 
     rows = pq.read_table(out / "private" / "sources.parquet").to_pylist()
     assert {row["patient_id"] for row in rows if row["patient_id"]} >= {f"{PATIENT}-{n}" for n in range(6)}
     assert all((out.parent / FOLDER / row["file"]).exists() for row in rows)
+
+
+def test_words_of_no_vocabulary_are_private_and_come_out_as_hashes(run: tuple[Path, str, str]) -> None:
+    import pyarrow.parquet as pq
+
+    out, _, _ = run
+    rows = pq.read_table(out / "private" / "sources.parquet").to_pylist()
+    assert {(row["manufacturer"], row["model"], row["view"], row["kernel"]) for row in rows} >= {
+        (NAME, NAME, "ZZYZX", PATIENT)
+    }
+    images = [row for row in pq.read_table(out / "catalog.parquet").to_pylist() if not row["skipped"]]
+    assert images and all(is_other(row[name]) for row in images for name in ("manufacturer", "model", "view", "kernel"))
 
 
 def test_site_and_date_are_private_and_come_out_as_number_and_rank(run: tuple[Path, str, str]) -> None:

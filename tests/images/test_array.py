@@ -1,4 +1,4 @@
-"""Arrays: what the axes mean, that only ``images`` is ever read, and a reason for every array that is unusable."""
+"""Arrays: what the axes mean, that labels are never read, and a reason for every array that is unusable."""
 
 from __future__ import annotations
 

@@ -94,6 +94,17 @@ def test_values_are_aligned_and_sites_are_keyed_hashes(out: Path) -> None:
     assert batch_values(out, ["site"], ids[::-1]) == [("",), (other,), (first,), (first,)]
 
 
+def test_makers_that_are_in_no_vocabulary_are_batches_of_their_own(tmp_path: Path) -> None:
+    for number, maker in enumerate(["Scanner A", "scanner  a", "Scanner B", "SIEMENS", None]):
+        values = {"Manufacturer": maker, "SeriesInstanceUID": f"1.2.{number}"}
+        save(dataset(np.full((8, 8), number, dtype=np.uint16), **values), tmp_path / "in" / f"{number}")
+    scan(open_source(tmp_path / "in"), SALT).write(tmp_path / "out")
+    ids = pq.read_table(tmp_path / "out" / "catalog.parquet")["image_id"].to_pylist()
+    first, second = (f"other {keyed_hash(SALT, name, 6)}" for name in ("scanner a", "scanner b"))
+    found = [value for (value,) in batch_values(tmp_path / "out", ["manufacturer"], ids)]
+    assert found == [first, first, second, "Siemens", ""]
+
+
 def test_what_is_missing_is_told(out: Path) -> None:
     ids = pq.read_table(out / "catalog.parquet")["image_id"].to_pylist()
     with pytest.raises(RunFolderError, match=r"1 images are not in catalog\.parquet"):

@@ -94,6 +94,18 @@ def test_mr_fields(tmp_path: Path) -> None:
     assert (found.contrast.echo_time, found.contrast.b_value, found.contrast.trigger_time) == (4.6, 1000.0, 20.0)
 
 
+def test_words_that_are_in_no_vocabulary_stay_with_the_source(tmp_path: Path) -> None:
+    values = {"Manufacturer": "Zzyzxowa Inc", "ManufacturerModelName": "Zzyzx 1", "ConvolutionKernel": ["SOFTISH", "3"]}
+    found = saved(tmp_path, **values, ViewPosition="STANDING")
+    assert (found.manufacturer, found.model, found.kernel) == ("", "", "")
+    source = found.source
+    assert (source.manufacturer, source.model, source.kernel) == ("Zzyzxowa Inc", "Zzyzx 1", "SOFTISH")
+    assert (found.view, source.view) == ("", "STANDING")
+    found = saved(tmp_path, Manufacturer="SIEMENS", ManufacturerModelName="Avanto", ConvolutionKernel="B30f")
+    assert (found.manufacturer, found.model, found.kernel) == ("Siemens", "avanto", "b30f")
+    assert (found.source.manufacturer, found.source.model, found.source.kernel) == ("", "", "")
+
+
 def test_absent_fields_are_empty(tmp_path: Path) -> None:
     found = saved(tmp_path, Modality="CR")
     assert (found.plane, found.spacing, found.slice_thickness, found.field_strength) == (None,) * 4

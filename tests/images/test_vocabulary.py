@@ -41,7 +41,7 @@ def test_body_part(text: str, code: str) -> None:
         ("Philips Medical Systems, Inc.", "Philips"),
         ("TOSHIBA_MEC", "Canon/Toshiba"),
         ("FUJIFILM Corporation", "Fujifilm"),
-        ("Praxis Dr. Gerber", "other"),
+        ("Praxis Dr. Gerber", ""),
         ("", ""),
         ("  ", ""),
     ],
@@ -99,6 +99,21 @@ def test_series_class(texts: tuple[str, ...], name: str) -> None:
 @pytest.mark.parametrize(("text", "code"), [("pa", "PA"), ("MLO", "MLO"), ("for Dr Who", ""), ("", "")])
 def test_view(text: str, code: str) -> None:
     assert vocabulary.view(text) == code
+
+
+def test_short_names_of_what_is_in_no_table() -> None:
+    assert vocabulary.other("3f2a9c") == "other 3f2a9c"
+    names = [
+        "other 3f2a9c",
+        "other 000000",
+        "other values",
+        "other",
+        "other 3f2a9",
+        "other 3f2a9cd",
+        "an other 3f2a9c",
+        "",
+    ]
+    assert [vocabulary.is_other(name) for name in names] == [True, True, *[False] * 6]
 
 
 def test_modality_and_photometric_are_defined_terms() -> None:

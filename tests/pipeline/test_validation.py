@@ -152,6 +152,48 @@ def write_patients(folder: Path) -> Path:
     return folder / "in"
 
 
+def test_an_array_tells_patients_and_a_clinical_table_joins_by_their_ids(tmp_path: Path) -> None:
+    """20 patients of three images each: 60 images are 20 patients in everything that counts."""
+    pixels, groups = images(60)
+    order = np.argsort(groups, kind="stable")
+    patients = np.repeat([f"{ID}-{number}" for number in range(20)], 3)
+    np.savez(tmp_path / "images.npz", images=pixels[order], patient=patients)
+    out = finish(tmp_path / "images.npz", tmp_path / "out")
+    ids = pq.read_table(out / "catalog.parquet")["image_id"].to_pylist()
+    ages = [50 + 10 * (number // 7) + number % 3 for number in range(20)]
+    by_patient = [f"{ID}-{number},{age}" for number, age in enumerate(ages)]
+    by_image = [f"{image},{ages[row // 3]}" for row, image in enumerate(ids)]
+    for key, rows in (("patient_id", by_patient), ("image_id", by_image)):
+        (tmp_path / "table.csv").write_text("\n".join([f"{key},age", *rows]) + "\n")
+        answer = medstrata("validate", out, "--refits", 1, "--surrogates", 0, "--clinical", tmp_path / "table.csv")
+        assert answer.code == 0 and "patients are not known" not in answer.err
+        found = json.loads((out / "validation.json").read_text())
+        assert (found["images"], found["patients"], found["confounders"]["unit"]) == (60, 20, "patient")
+        clinical = found["associations"]
+        assert (clinical["unit"], clinical["patients"], clinical["caution"]) == ("patient", 20, "")
+        assert clinical["associations"][0]["n"] == 20 and "age differs between clusters" in answer.err
+        assert "the patient, of whom 20 are in the table" in (out / "report.html").read_text()
+    files = [path for path in out.rglob("*") if path.is_file() and "private" not in path.relative_to(out).parts]
+    for path in files:
+        held = path.read_bytes()
+        if path.suffix == ".parquet":
+            held += repr(pq.read_table(path).to_pylist()).encode()
+        assert ID.encode() not in held, path.name
+
+
+def test_images_of_unknown_patients_are_not_called_patients(run: Path, tmp_path: Path) -> None:
+    ids = pq.read_table(run / "catalog.parquet")["image_id"].to_pylist()
+    rows = [f"{image},{50 + row % 3 + row % 7 / 10}" for row, image in enumerate(ids)]
+    (tmp_path / "table.csv").write_text("\n".join(["image_id,age", *rows]) + "\n")
+    answer = medstrata("validate", run, "--refits", 1, "--surrogates", 0, "--clinical", tmp_path / "table.csv")
+    caution = "patients are not known: each image counts as one patient, so the tests are too sure where a patient has"
+    clinical = json.loads((run / "validation.json").read_text())["associations"]
+    assert answer.code == 0 and clinical["unit"] == "image" and caution in clinical["caution"] and caution in answer.err
+    page = (run / "report.html").read_text()
+    assert caution in page and "<td>Images</td><td>60</td>" in page and "The unit is the image, of which 60 are" in page
+    assert "<td>Patients</td>" not in page and "The unit is the patient" not in page
+
+
 def test_original_ids_of_images_and_table_stay_private(tmp_path: Path) -> None:
     out = finish(write_patients(tmp_path), tmp_path / "out")
     answer = medstrata("validate", out, "--refits", 1, "--surrogates", 1, "--clinical", tmp_path / "table.csv")

@@ -15,6 +15,7 @@ from medstrata.report.attention import Checks, findings
 from medstrata.report.confounded import read_clinical, read_technical
 from medstrata.report.facts import gather_facts
 from medstrata.report.folder import read_run_folder
+from medstrata.report.methods_evidence import clinical_text
 from medstrata.report.page import render
 
 
@@ -55,6 +56,40 @@ def test_a_scanner_that_is_commoner_in_a_cluster_is_mentioned(tmp_path: Path) ->
     assert not finding.serious and "manufacturer (Cramér's V" in finding.text
 
 
+def test_images_are_not_called_patients_where_these_are_not_known(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    study = run_folder.planted_2d((60, 60))
+    run_folder.write_run_folder(out, study)
+    catalog = pq.read_table(out / "catalog.parquet")
+    ids, known = catalog["image_id"].to_pylist()[:120], catalog["patient"].to_pylist()
+    np.save(out / "soft_assignments.npy", np.eye(2, dtype=np.float32)[study.labels])
+    rows = [f"{image},{40 + 20 * int(label)}" for image, label in zip(ids, study.labels, strict=True)]
+    (tmp_path / "table.csv").write_text("image_id,age\n" + "\n".join(rows) + "\n")
+    told = {}
+    for name, patients in (
+        ("none", [""] * len(known)),
+        ("some", ["", "", *[f"p{row}" for row in range(2, len(known))]]),
+    ):
+        at = catalog.column_names.index("patient")
+        pq.write_table(catalog.set_column(at, "patient", [patients]), out / "catalog.parquet")
+        found = {"associations": clinical_associations(out, tmp_path / "table.csv", out / "validation")}
+        clinical = read_clinical(found, out / "validation")
+        assert (
+            clinical is not None
+            and found["associations"]["caution"] in (out / "validation" / "table_one.md").read_text()
+        )
+        told[name] = (found["associations"]["unit"], clinical.table[1][:2], clinical.summary, clinical_text(found))
+    caution = "so the tests are too sure where a patient has several."
+    assert told["none"][:2] == ("image", ["Images", "120"])
+    assert told["none"][2].endswith(
+        f"The unit is the image, of which 120 are in the table. The patients are not known: each image counts as one "
+        f"patient, {caution}"
+    )
+    assert "Clinical data of 120 images were compared" in told["none"][3] and caution in told["none"][3]
+    assert told["some"][:2] == ("patient", ["Patients", "120"])
+    assert told["some"][2].endswith(f"The patients of 2 images are not known: each counts as one patient, {caution}")
+
+
 def test_clinical_table_on_the_page(tmp_path: Path) -> None:
     out = tmp_path / "out"
     study = run_folder.planted_2d((60, 60))
@@ -68,6 +103,7 @@ def test_clinical_table_on_the_page(tmp_path: Path) -> None:
     clinical = read_clinical(found, out / "validation")
     assert clinical is not None
     assert clinical.sentences[0].startswith("age differs between clusters")
+    assert (found["associations"]["unit"], found["associations"]["caution"]) == ("patient", "")
     assert clinical.table[0][1] == "All" and clinical.table[1][1] == "40"  # patients of three images each
     assert any("constant" in columns for _, columns in clinical.unused)
     (out / "validation.json").write_text(

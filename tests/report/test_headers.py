@@ -87,6 +87,17 @@ def test_scanner_names_a_cluster_only_where_content_does_not() -> None:
     assert both is not None and both.words == "chest" and not both.from_scanner
 
 
+def test_names_that_are_hashes_say_of_what() -> None:
+    members = np.arange(20) < 10
+    columns = [
+        column("manufacturer", *["other 3f2a9c"] * 10, *["GE"] * 10),
+        column("model", *["other 07bb1e"] * 10, *["optima"] * 10),
+    ]
+    found = provisional_name(columns, members)
+    assert found is not None and found.words == "manufacturer other 3f2a9c"
+    assert profile(columns, members, top=1)[1].value == "other 07bb1e"
+
+
 def test_profile_shows_what_stands_out_and_the_main_columns() -> None:
     members = np.arange(20) < 10
     columns = [

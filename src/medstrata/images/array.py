@@ -1,46 +1,32 @@
-"""NumPy arrays: ``.npy``, and ``.npz`` with the key ``images``. No other key is ever read, so labels stay unseen.
+"""NumPy arrays: ``.npy``, and ``.npz`` with the key ``images``.
 
-What the axes of an array mean is told in ``array_layout``. Of a ``.npy`` on disk only the rows asked for are read; an
-``.npz`` is compressed and must fit into memory. Objects (pickles) are refused.
+What the axes of an array mean is told in ``array_layout``, whose patients' the images are in ``array_patients``. No
+other key is ever read, so labels stay unseen. Of a ``.npy`` on disk only the rows asked for are read; an ``.npz`` is
+compressed and must fit into memory. Objects (pickles) are refused.
 """
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import warnings
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
-from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from medstrata.errors import FileProblem, InputError
+from medstrata.errors import FileProblem
+from medstrata.images.array_file import open_array
 from medstrata.images.array_layout import Layout, layout_of
+from medstrata.images.array_patients import read_patients
 from medstrata.images.listing import Source
 from medstrata.images.records import FrameSource, ImageRecord, Pixels
 
-KEY = "images"
 BLOCK_BYTES = 2**24  # read at once while the range of values is measured
 DECODER = f"numpy {np.__version__}"
-
-_DAMAGE = (
-    ValueError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    SyntaxError,
-    OverflowError,
-    RuntimeError,
-    TokenError,
-)
 
 
 def read_headers(source: Source, name: str) -> list[ImageRecord]:
@@ -48,19 +34,20 @@ def read_headers(source: Source, name: str) -> list[ImageRecord]:
 
     Raises
     ------
-    FileProblem : ``array_key``, ``array_shape``, ``data_type``, ``truncated``
+    FileProblem : ``array_key``, ``array_shape``, ``array_patients``, ``data_type``, ``truncated``
     InputError : the array is INPUT itself and has no key ``images``; the message names the keys it has
     """
-    with _stream(source, name) as stream:
+    with open_array(source, name) as stream:
         shape, _, dtype = _array_header(stream)
         layout = layout_of(shape)
         low, high = _value_range(stream, dtype, math.prod(shape))
+    patients = read_patients(source, name, layout.images)
     volume = len(layout.spatial) == 3
     return [
         ImageRecord(
             unit="series" if volume else "image",
             format="array",
-            frames=[FrameSource(name, row)],
+            frames=[FrameSource(name, row, patient_id=patient)],
             rows=layout.spatial[-2],
             columns=layout.spatial[-1],
             slices=layout.spatial[0] if volume else 1,
@@ -71,7 +58,7 @@ def read_headers(source: Source, name: str) -> list[ImageRecord]:
             value_low=low,
             value_high=high,
         )
-        for row in range(layout.images)
+        for row, patient in enumerate(patients)
     ]
 
 
@@ -149,7 +136,7 @@ class _Key:
 def _load(key: _Key, modified: int, size: int) -> NDArray[Any]:
     source, name = key.source, key.name
     path = source.local_path(name)
-    with _stream(source, name) as stream:
+    with open_array(source, name) as stream:
         layout = layout_of(_array_header(stream)[0])
         stream.seek(0)
         if path is not None and not isinstance(stream, zipfile.ZipExtFile):
@@ -167,7 +154,7 @@ def _channels_second(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
 def _read_rows(source: Source, name: str, numbers: Sequence[int]) -> NDArray[Any] | None:
     """Do the work of ``load_rows`` on a ``.npy`` in C order; None where the file is anything else."""
     try:
-        with _stream(source, name) as stream:
+        with open_array(source, name) as stream:
             if isinstance(stream, zipfile.ZipExtFile):
                 return None
             shape, fortran, dtype = _array_header(stream)
@@ -203,44 +190,6 @@ def _run_of(numbers: Sequence[int]) -> slice | None:
 def _check_rows(numbers: Sequence[int], count: int) -> None:
     if max(numbers) >= count:
         raise FileProblem("file_changed", "The array has changed since INPUT was scanned; run the scan again.")
-
-
-@contextmanager
-def _stream(source: Source, name: str) -> Iterator[IO[bytes]]:
-    """Yield the stream of a ``.npy``, or of the member ``images`` of an ``.npz``; damage becomes a FileProblem."""
-    with source.open(name) as file:
-        packed = file.read(2) == b"PK"
-        file.seek(0)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # an oddly written header is read all the same
-                if not packed:
-                    yield file
-                    return
-                with zipfile.ZipFile(file) as archive, archive.open(_member(source, archive.namelist())) as member:
-                    yield member
-        except MemoryError:
-            raise FileProblem("too_large", "The array does not fit into memory; save it as .npy.") from None
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # not the disk: an offset in the zip's directory points nowhere
-                raise
-            raise _damaged() from None
-        except _DAMAGE:
-            raise _damaged() from None
-
-
-def _damaged() -> FileProblem:
-    return FileProblem("truncated", "The array is damaged or cut short; save it again.")
-
-
-def _member(source: Source, names: list[str]) -> str:
-    if f"{KEY}.npy" in names:
-        return f"{KEY}.npy"
-    if source.kind == "file":
-        keys = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "none"
-        raise InputError(f"{source.path} has no key '{KEY}' (keys: {keys}). Save the images under the key '{KEY}'.")
-    reason = f"The .npz has {len(names)} keys, none of them '{KEY}'; save the images under the key '{KEY}'."
-    raise FileProblem("array_key", reason)
 
 
 def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

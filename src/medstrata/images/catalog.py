@@ -1,7 +1,8 @@
 """The catalog: one row per image and one per file that is left out, from headers alone.
 
 ``catalog.parquet`` holds no name, no path and no original id: ``image_id``, ``patient`` and ``study`` are keyed hashes
-(HMAC-SHA256, RFC 2104) under the run's salt. What they stand for is kept in ``private/sources.parquet``.
+(HMAC-SHA256, RFC 2104) under the run's salt, and so are manufacturers, models, views and kernels that are not
+in the vocabulary. What they stand for is kept in ``private/sources.parquet``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from medstrata.errors import FileProblem, InputError, RunFolderError
+from medstrata.images import vocabulary
 from medstrata.images.listing import Entry, Source
 from medstrata.images.readers import headers_of, read_pixels
 from medstrata.images.records import FrameSource, ImageRecord, SkippedFile
@@ -39,6 +41,12 @@ ID_DIGITS, HASH_DIGITS = 16, 12  # hexadecimal digits of image_id, and of patien
 _ARROW: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float | None: pa.float64()}
 _FIELDS = [field.name for field in fields(ImageRecord) if field.name != "frames"]
 _HASHES = ("patient", "study")
+_TYPED = (
+    "manufacturer",
+    "model",
+    "view",
+    "kernel",
+)  # by people: what no vocabulary has becomes a hash
 _SKIP = ("skipped", "reason")
 _FRAME_FIELDS = [field.name for field in fields(FrameSource)]
 
@@ -206,6 +214,7 @@ def _frame_of(skipped: SkippedFile) -> FrameSource:
 def _row(one: Found, image_id: str, first: FrameSource, salt: str) -> dict[str, Any]:
     if isinstance(one, ImageRecord):
         row = {name: getattr(one, name) for name in _FIELDS}
+        row |= {name: row[name] or _other(salt, getattr(first, name)) for name in _TYPED}
         code = reason = ""
     else:
         blank = ImageRecord(unit="", format=one.format, frames=[], slices=0, channels=0, burned_in="")
@@ -214,3 +223,9 @@ def _row(one: Found, image_id: str, first: FrameSource, salt: str) -> dict[str, 
         code, reason = one.code, one.reason
     hashes = {"patient": keyed_hash(salt, first.patient_id), "study": keyed_hash(salt, first.study_uid)}
     return {"image_id": image_id, **row, **hashes, "skipped": code, "reason": reason}
+
+
+def _other(salt: str, words: str) -> str:
+    """Return a short name such as "other 3f2a9c"; upper and lower case and spaces make no difference."""
+    plain = " ".join(words.casefold().split())
+    return vocabulary.other(keyed_hash(salt, plain, vocabulary.OTHER_DIGITS)) if plain else ""

@@ -183,8 +183,13 @@ def _common(
     channels = 3 if photometric == "PALETTE COLOR" or (values.integer("SamplesPerPixel") or 1) > 1 else 1
     low, high = _value_range(values, photometric)
     series_class = vocabulary.series_class(described)
+    words = [values.text(keyword) for keyword in ("Manufacturer", "ManufacturerModelName", "ViewPosition")]
+    words.append(_kernel(values, groups))
+    readers = (vocabulary.manufacturer, vocabulary.model, vocabulary.view, vocabulary.kernel)
+    codes = [reader(text) for reader, text in zip(readers, words, strict=True)]
+    unknown = ["" if code else text for code, text in zip(codes, words, strict=True)]
     return FrameHeader(
-        source=source,
+        source=replace(source, manufacturer=unknown[0], model=unknown[1], view=unknown[2], kernel=unknown[3]),
         frames_in_file=frame_count(values),
         modality=modality,
         rows=values.integer("Rows") or 0,
@@ -196,11 +201,11 @@ def _common(
         plane=plane_of(values, groups, 0),
         spacing=spacing_of(values, groups, 0),
         series_class=series_class,
-        view=vocabulary.view(values.text("ViewPosition")),
+        view=codes[2],
         body_part=vocabulary.body_part(values.text("BodyPartExamined")),
-        manufacturer=vocabulary.manufacturer(values.text("Manufacturer")),
-        model=vocabulary.model(values.text("ManufacturerModelName")),
-        kernel=vocabulary.kernel(_kernel(values, groups)),
+        manufacturer=codes[0],
+        model=codes[1],
+        kernel=codes[3],
         slice_thickness=_thickness(values, groups),
         field_strength=_tesla(values.number("MagneticFieldStrength")),
         burned_in=_burned_in(values, modality, sop_class, image_type),

@@ -19,7 +19,8 @@ class FrameSource:
 
     ``file`` is relative to INPUT in portable form (see ``sources.portable_name``); ``frame`` is the 0-based frame of
     a multi-frame file, the page of a TIFF, the row of an array, and 0 otherwise. Original ids are "" where unknown, and
-    so are ``institution`` and ``study_date`` (YYYYMMDD as DICOM has it).
+    so are ``institution`` and ``study_date`` (YYYYMMDD as DICOM has it). ``manufacturer``, ``model``,
+    ``view`` and ``kernel`` are the header's own words where ``vocabulary`` does not know them, else "".
     """
 
     file: str
@@ -30,6 +31,10 @@ class FrameSource:
     instance_uid: str = ""
     institution: str = ""
     study_date: str = ""
+    manufacturer: str = ""
+    model: str = ""
+    view: str = ""
+    kernel: str = ""
 
 
 @dataclass(slots=True)
@@ -52,7 +57,7 @@ class ImageRecord:
     body_part: str = ""  # DICOM BodyPartExamined in lower case, "" where unknown or not a plain code
     series_class: str = ""  # class of the series description ("t1", "localizer", "lung", ...): never free text
     view: str = ""  # ViewPosition or the like, a plain code
-    manufacturer: str = ""
+    manufacturer: str = ""  # in the catalog, this, model, view and kernel are "other 3f2a9c" where no code is known
     model: str = ""
     kernel: str = ""  # CT reconstruction kernel
     field_strength: float | None = None  # tesla

@@ -1,8 +1,10 @@
 """Plain codes from header text: whatever is not a known word of the field becomes "".
 
 Descriptions, models and kernels are typed by people and may hold names. So nothing of them is passed on as it stands:
-every function returns only words out of the tables below. Terms follow DICOM PS3.3 C.7.3.1.1.1 (modality), PS3.16
-Annex L (body part) and PS3.3 C.8.1.2 / C.8.4.5 (view), kernels and models the vendors' conformance statements.
+every function returns only words out of the tables below. Manufacturers, models, views and kernels that are not in them
+become ``other 3f2a9c``, a keyed hash, in the catalog: different ones stay different. Terms follow DICOM PS3.3
+C.7.3.1.1.1 (modality), PS3.16 Annex L (body part) and PS3.3 C.8.1.2 / C.8.4.5 (view), kernels and models the vendors'
+conformance statements.
 """
 
 from __future__ import annotations
@@ -114,7 +116,10 @@ _SERIES_CLASSES = (  # first match wins
 _SERIES_PATTERNS = tuple((name, re.compile(pattern)) for name, pattern in _SERIES_CLASSES)
 _MANUFACTURER_PATTERNS = tuple((name, re.compile(pattern)) for name, pattern in _MANUFACTURERS)
 SERIES_CLASSES = frozenset(name for name, _ in _SERIES_CLASSES)
-MANUFACTURERS = frozenset(name for name, _ in _MANUFACTURERS) | {"other", ""}
+MANUFACTURERS = frozenset(name for name, _ in _MANUFACTURERS) | {""}
+
+_OTHER = re.compile(r"other [0-9a-f]{6}")
+OTHER_DIGITS = 6  # hexadecimal: short to read, and two of a hundred different texts are alike once in 3,000 runs
 
 _AXES = ("sagittal", "coronal", "axial")  # plane whose normal is the x, y, z axis of the patient
 OBLIQUE_BELOW = 0.8  # cosine between the normal and its nearest axis (37 degrees) below which a plane is "oblique"
@@ -145,11 +150,9 @@ def view(text: str) -> str:
 
 
 def manufacturer(text: str) -> str:
-    """Return the vendor's common name, "other" for one that is not known, "" for none."""
-    lower = text.strip().lower()
-    if not lower:
-        return ""
-    return next((name for name, pattern in _MANUFACTURER_PATTERNS if pattern.search(lower)), "other")
+    """Return the vendor's common name, "" for one that is not known."""
+    lower = text.lower()
+    return next((name for name, pattern in _MANUFACTURER_PATTERNS if pattern.search(lower)), "")
 
 
 def model(text: str) -> str:
@@ -171,6 +174,16 @@ def kernel(text: str) -> str:
     """Return a known reconstruction kernel in lower case ("b30f", "standard", "fc08"), or ""."""
     code = text.strip().lower()
     return code if code in _KERNEL_WORDS or _KERNEL_CODE.fullmatch(code) else ""
+
+
+def other(code: str) -> str:
+    """Return the short name of a text that is in no table; ``code``: ``OTHER_DIGITS`` digits of its keyed hash."""
+    return f"other {code}"
+
+
+def is_other(name: str) -> bool:
+    """Whether ``name`` is what ``other`` returned."""
+    return _OTHER.fullmatch(name) is not None
 
 
 def series_class(descriptions: Sequence[str]) -> str:

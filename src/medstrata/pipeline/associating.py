@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from medstrata.evidence.confounders.confounders import find_confounders
 from medstrata.evidence.confounders.measures import measure_pixels
 from medstrata.evidence.confounders.technical import catalog_rows, kinds_of, read_technical
 from medstrata.images.plan import load_plan
-from medstrata.pipeline.patients import patients_of
+from medstrata.pipeline.patients import known_patients, patients_of
+from medstrata.report.wording import things
 
 SOURCES = Path("private", "sources.parquet")
+TOO_SURE = "so the tests are too sure where a patient has several"
 
 
 def technical_associations(out: Path) -> dict[str, Any]:
@@ -39,6 +43,9 @@ def technical_associations(out: Path) -> dict[str, Any]:
 def clinical_associations(out: Path, file: Path, folder: Path) -> dict[str, Any]:
     """Return how the clusters of the patients go along with a clinical table; write Table 1 to ``folder``.
 
+    What ``associate`` returns, with ``mixed`` and ``rejected`` of ``PatientClusters`` and a ``caution``: one sentence
+    where the patients of images are not known, else "".
+
     Raises
     ------
     RunFolderError : the run's ``private/`` was removed, which joins original ids with the run
@@ -53,5 +60,16 @@ def clinical_associations(out: Path, file: Path, folder: Path) -> dict[str, Any]
     names = dict(zip(ids, patients_of(out, ids).tolist(), strict=True))
     units = patient_clusters(ids, np.asarray(assignments["cluster"]), soft, names)
     found = associate(table, units.patients, units.clusters, load_plan(out / "plan.json").seed)
-    write_table_one(folder, table_one(table, units.patients, units.clusters, found))
-    return {**found, "mixed": units.mixed, "rejected": units.rejected}
+    made, caution = table_one(table, units.patients, units.clusters, found), _caution(known_patients(out, ids))
+    write_table_one(folder, replace(made, notes=(*made.notes, caution)) if caution else made)
+    return {**found, "mixed": units.mixed, "rejected": units.rejected, "caution": caution}
+
+
+def _caution(patients: Sequence[str | None]) -> str:
+    """Say of how many images the patients are not known; "" where they are of all."""
+    unknown = sum(patient is None for patient in patients)
+    if unknown == len(patients):
+        return f"The patients are not known: each image counts as one patient, {TOO_SURE}."
+    if unknown:
+        return f"The patients of {things(unknown, 'images')} are not known: each counts as one patient, {TOO_SURE}."
+    return ""

@@ -173,6 +173,7 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         )
     if (clinical := result["associations"]) is None:
         return said
+    said += [clinical["caution"]] if clinical["caution"] else []
     said += [one["sentence"] for one in clinical["associations"] if one["finding"]][:SAID_FINDINGS]
     said.append(f"{clinical['findings']} of {clinical['tests']} tests of clinical data are findings")
     said += [f"{things(count, 'rows')} not used: {reason}" for reason, count in clinical["rows_not_used"].items()]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medstrata.evidence.association.clinical import MISSING_VALUES
+from medstrata.evidence.association.clinical_table import IMAGE, PATIENT
 from medstrata.report.survival_figure import survival_figure
 from medstrata.report.wording import count, percent, things
 
@@ -101,22 +102,30 @@ def read_clinical(found: Mapping[str, Any] | None, folder: Path) -> Clinical | N
     entries = associations["associations"]
     summary = (
         f"{associations['findings']} of {associations['tests']} tests are findings, of which at most "
-        f"{percent(associations['level'])} are expected to be false (Benjamini-Hochberg over all tests). The unit is "
-        f"the patient, of whom {count(associations['patients'])} are in the table."
+        f"{percent(associations['level'])} are expected to be false (Benjamini-Hochberg over all tests). "
+        f"{_units(associations)}"
     )
-    if associations["mixed"]:
-        summary += (
-            f" {count(associations['mixed'])} have images in several clusters and count where most of theirs are."
-        )
     rows = {reason: things(number, "rows") for reason, number in associations["rows_not_used"].items()}
     columns = {reason: ", ".join(names[:12]) for reason, names in associations["columns_not_used"].items()}
     file = folder / "table_one.csv"
     table = list(csv.reader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
-    figures = [(entry["variable"], survival_figure(entry["curves"])) for entry in entries if entry.get("curves")]
+    units = f"{associations.get('unit', PATIENT)}s"
+    figures = [(entry["variable"], survival_figure(entry["curves"], units)) for entry in entries if entry.get("curves")]
     sentences = [entry["sentence"] for entry in entries if entry["finding"]]
     tests = [_row({**entry, "label": _tested(entry)}) for entry in entries if entry["test"]]
     groups = [row[: _columns(table[0])] for row in table[: SHOWN_ROWS + 1]]
     return Clinical(sentences, summary, groups, tests[:SHOWN_ROWS], [*rows.items(), *columns.items()], figures)
+
+
+def _units(associations: Mapping[str, Any]) -> str:
+    """Say what was counted, and what is not known of it."""
+    amount, unit = count(associations["patients"]), associations.get("unit", PATIENT)  # older files name none
+    text = f"The unit is the patient, of whom {amount} are in the table."
+    if unit == IMAGE:
+        text = f"The unit is the image, of which {amount} are in the table."
+    if associations["mixed"]:
+        text += f" {count(associations['mixed'])} have images in several clusters and count where most of theirs are."
+    return " ".join(filter(None, (text, associations.get("caution", ""))))
 
 
 def _tested(entry: Mapping[str, Any]) -> str:

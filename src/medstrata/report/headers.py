@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from medstrata.images.vocabulary import is_other
+
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
@@ -198,7 +200,11 @@ def _greedy_name(columns: Sequence[Column], members: Mask) -> Name | None:
         if key and mask[members].mean() >= 0.9 * share:
             chosen[key], joint = value, mask
     share, elsewhere = float(joint[members].mean()), float(joint[~members].mean())
-    return Name(" ".join(chosen[key] for key in LABELS if key in chosen), share, elsewhere)
+    return Name(" ".join(_spoken(key, chosen[key]) for key in LABELS if key in chosen), share, elsewhere)
+
+
+def _spoken(key: str, value: str) -> str:
+    return f"{LABELS[key].lower()} {value}" if is_other(value) else value
 
 
 def _best_value(columns: Sequence[Column], joint: Mask, members: Mask) -> tuple[float, str, str, Mask]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medstrata.evidence.association.clinical_table import IMAGE, PATIENT
 from medstrata.evidence.confounders.prediction import FOLDS
 from medstrata.evidence.validity.verdict import AGREES, DOUBTFUL, LEVEL, STABLE
 from medstrata.report.folder import Maps
@@ -127,17 +128,27 @@ def clinical_text(found: dict[str, Any]) -> str:
     entries = [entry for entry in clinical["associations"] if entry["test"]] if clinical else []
     if not clinical or not entries:
         return ""
+    unit = clinical.get("unit", PATIENT)  # older files name none
     sentences = [
-        f"Clinical data of {things(clinical['patients'], 'patients')} were compared with the clusters by "
+        f"Clinical data of {things(clinical['patients'], f'{unit}s')} were compared with the clusters by "
         f"{_tests(entries)}.",
-        "The unit was the patient, counted in the cluster where most of the patient's images were."
-        + (f" {things(clinical['mixed'], 'patients')} had images in several clusters." if clinical["mixed"] else ""),
+        _counted(clinical, unit),
         f"All {clinical['tests']} tests were corrected together (Benjamini and Hochberg 1995) at a false discovery "
         f"rate of {percent(clinical['level'])}; nothing was adjusted for.",
     ]
     if unused := sum(clinical["rows_not_used"].values()):
         sentences.append(f"Of the table, {things(unused, 'rows')} could not be used.")
     return " ".join(sentences)
+
+
+def _counted(clinical: dict[str, Any], unit: str) -> str:
+    """Say what the unit of the tests was."""
+    text = "The unit was the patient, counted in the cluster where most of the patient's images were."
+    if unit == IMAGE:
+        text = "The unit was the image."
+    if clinical["mixed"]:
+        text += f" {things(clinical['mixed'], 'patients')} had images in several clusters."
+    return " ".join(filter(None, (text, clinical.get("caution", ""))))
 
 
 def _tests(entries: list[dict[str, Any]]) -> str:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from medstrata.report.figures import FAINT, STYLE, colour, svg
 
 
-def survival_figure(curves: Sequence[Mapping[str, Any]]) -> str:
-    """Draw one curve per cluster with its 95 % interval, and below it how many patients are at risk."""
+def survival_figure(curves: Sequence[Mapping[str, Any]], units: str) -> str:
+    """Draw one curve per cluster with its 95 % interval, and below it how many ``units`` ("patients") are at risk."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.4 + 0.18 * len(curves)), layout="constrained")
         axes, table = figure.subplots(2, 1, sharex=True, height_ratios=[3, 0.25 + 0.2 * len(curves)])
@@ -26,7 +26,7 @@ def survival_figure(curves: Sequence[Mapping[str, Any]]) -> str:
         axes.set(ylim=(0, 1.02), ylabel="Free of the event")
         axes.legend(frameon=False, fontsize=8)
         table.set(ylim=(-len(curves) + 0.4, 0.8), yticks=[], xlabel="Time, in the unit of the table")
-        table.set_title("Patients at risk", loc="left", fontsize=8, color=FAINT, pad=2)
+        table.set_title(f"{units.capitalize()} at risk", loc="left", fontsize=8, color=FAINT, pad=2)
         for spine in table.spines.values():
             spine.set_visible(False)
         return svg(figure)

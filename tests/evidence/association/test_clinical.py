@@ -124,7 +124,7 @@ def test_one_patient_per_cluster_and_no_patient_at_all(planted: ClinicalTable) -
         assert (found["tests"], found["findings"], found["patients"]) == (0, 0, len(patients))
         assert sum(found["not_tested"].values()) == len(planted.columns)
         assert all(one["p"] is None and one["q"] is None for one in found["associations"])
-        assert found["rows_not_used"][NOT_CLUSTERED] == N - len(patients)
+        assert found["rows_not_used"][NOT_CLUSTERED.format("patient")] == N - len(patients)
         assert table_one(planted, patients, np.arange(len(patients)), found).rows
     found = associate(planted, PATIENTS[:3], np.arange(3))
     assert found["not_tested"] == {FEW_UNITS: 6}

@@ -85,7 +85,7 @@ def test_the_first_of_the_keys_counts(tmp_path: Path) -> None:
 def test_repeated_rows_count_once_and_differing_ones_are_refused(tmp_path: Path) -> None:
     table = read(tmp_path, "image_id,age\ni1,60\ni2,60\ni1,60\ni3,70\ni4,80\n")
     assert ages(table) == {"hA": 60, "hB": 70, "i4": 80}
-    assert table.rows_not_used == {clinical_table.REPEATED: 2}
+    assert table.rows_not_used == {clinical_table.REPEATED.format("patient"): 2}
     for text in ("patient_id,age\nZZYZX-007,60\nZZYZX-8,1\nZZYZX-007,61\n", "image_id,age\ni1,60\ni3,1\ni2,61\n"):
         with pytest.raises(InputError, match=r"lines 2 and 4 are of one patient and differ") as raised:
             read(tmp_path, text)
@@ -98,7 +98,26 @@ def test_a_file_of_several_patients_is_counted(tmp_path: Path) -> None:
     path.write_text("file,age\na.npz,1\nx.png,2\nc.dcm,3\n", encoding="utf-8")
     table = read_clinical_table(path, CATALOG, sources)
     assert table.patients.tolist() == ["i4", "hC"]
-    assert table.rows_not_used == {clinical_table.SEVERAL: 1}
+    assert table.rows_not_used == {clinical_table.SEVERAL.format("patient"): 1}
+
+
+def test_images_are_not_called_patients_where_no_patient_is_known(tmp_path: Path) -> None:
+    nobody = CATALOG.set_column(1, "patient", [[""] * 5])
+    several = SOURCES.set_column(1, "file", [["a.npz", "a.npz", "a.npz", "b.dcm", "x.png", "c.dcm"]])
+    path = tmp_path / "t.csv"
+    path.write_text("image_id,age\ni1,60\ni2,61\ni2,61\ni3,70\ni4,80\n", encoding="utf-8")
+    table = read_clinical_table(path, nobody, SOURCES)
+    assert (table.unit, table.patients.tolist()) == ("image", ["i1", "i2", "i3", "i4"])
+    assert table.rows_not_used == {"repeats an earlier row of the same image": 1}
+    found, _ = select(table, np.array(["i1", "i2"]), np.array([0, 1]))
+    assert found.unit == "image" and found.rows_not_used["the image is in no cluster"] == 2
+    path.write_text("file,age\na.npz,60\nx.png,61\nc.dcm,61\n", encoding="utf-8")
+    table = read_clinical_table(path, nobody, several)
+    assert table.rows_not_used == {"the id belongs to several images of this run": 1}
+    path.write_text("image_id,age\ni1,60\ni2,61\ni1,62\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"lines 2 and 4 are of one image and differ. Give one row per image."):
+        read_clinical_table(path, nobody, SOURCES)
+    assert read(tmp_path, "image_id,age\ni1,60\ni3,61\ni4,62\n").unit == "patient"
 
 
 def test_a_table_of_another_study_is_refused(tmp_path: Path) -> None:
@@ -160,5 +179,5 @@ def test_select_takes_the_clustered_patients_in_the_order_of_the_table() -> None
     taken, times = found.columns
     assert isinstance(taken, Variable) and isinstance(times, TimeToEvent)
     assert (taken.values.tolist(), times.time.tolist(), times.event.tolist()) == ([1, 2], [4, 5], [True, False])
-    assert found.rows_not_used == {"why": 2, clinical_table.NOT_CLUSTERED: 1}
+    assert found.rows_not_used == {"why": 2, clinical_table.NOT_CLUSTERED.format("patient"): 1}
     assert found.columns_not_used == table.columns_not_used

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_every_cell_of_a_small_table(made: TableOne) -> None:
     assert 0 < float(age[5]) <= float(age[6]) <= 1
     assert "q: p corrected for all 3 tests of the table (Benjamini-Hochberg)." in made.notes
     assert "Small: fewer than 5 patients." in made.notes
+
+
+def test_images_are_not_called_patients(made: TableOne) -> None:
+    images = replace(TABLE, unit="image")
+    found = associate(images, PATIENTS, CLUSTERS)
+    table = table_one(images, PATIENTS, CLUSTERS, found)
+    assert found["unit"] == "image" and "patient" not in str([found["associations"], table])
+    assert [row[0] for row in table.rows if "mages" in row[0]] == ["Images", "os, events / images"]
+    assert [row[1:] for row in table.rows] == [row[1:] for row in made.rows]
+    (time,) = [one["sentence"] for one in found["associations"] if one["kind"] == "time to event"]
+    assert "3 events in 8 images" in time and "Small: fewer than 5 images." in table.notes
 
 
 def test_means_where_means_were_tested() -> None:

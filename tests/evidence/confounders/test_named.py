@@ -45,6 +45,7 @@ def mixed(share: float, elsewhere: float, value: str = "B", other: str = "A") ->
     [
         ("model", "B", "of the scanner 'B'"),
         ("manufacturer", "B", "of the manufacturer 'B'"),
+        ("manufacturer", "other 3f2a9c", "of the manufacturer 'other 3f2a9c', whose name stands in private/ alone"),
         ("site", "site 2", "of site 2"),
         ("kernel", "B30f", "with the reconstruction kernel 'B30f'"),
         ("photometric", "RGB", "with the photometric interpretation 'RGB'"),

@@ -12,6 +12,7 @@ import pytest
 from dicom_factory import dataset, save
 from medstrata.errors import RunFolderError
 from medstrata.evidence.confounders.columns import LABELS, OTHER_VALUES, TechnicalColumn, common_values
+from medstrata.evidence.confounders.confounders import find_confounders
 from medstrata.evidence.confounders.measures import MEASURES, measure_pixels
 from medstrata.evidence.confounders.technical import (
     CONTENT,
@@ -24,6 +25,7 @@ from medstrata.evidence.confounders.technical import (
 from medstrata.images.catalog import Catalog, scan
 from medstrata.images.records import ImageRecord
 from medstrata.images.sources import open_source
+from medstrata.images.vocabulary import is_other
 from medstrata.pipeline.patients import patients_of
 
 SALT = "salt"
@@ -74,6 +76,44 @@ def test_every_column_is_aligned_with_the_images(out: Path) -> None:
     assert found["site"].values.tolist() == ["", "site 2", "site 1", "site 1"]
     np.testing.assert_array_equal(found["study_date"].values, [np.nan, 2, 1, 2])
     np.testing.assert_allclose(found["mean_intensity"].values, np.arange(4) / 255)
+
+
+def test_planted_makers_that_are_in_no_vocabulary_are_found(tmp_path: Path) -> None:
+    """Two makers, models and kernels that no vocabulary has make two clusters; a third column is the same for all."""
+    clusters = np.arange(40) % 2
+    for number, cluster in enumerate(clusters.tolist()):
+        values = {
+            "Manufacturer": f"Zzyzxowa Scanner {'AB'[cluster]}",
+            "ManufacturerModelName": f"Zzyzx {cluster}",
+            "ConvolutionKernel": "ZZYZX",
+            "ViewPosition": f"ZZYZX{cluster}",
+            "PatientID": f"p{number}",
+            "SeriesInstanceUID": f"1.2.{number}",
+        }
+        save(dataset(np.full((8, 8), 7, dtype=np.uint16), **values), tmp_path / "in" / f"{number:02d}")
+    catalog = scan(open_source(tmp_path / "in"), SALT)
+    catalog.write(tmp_path / "out")
+    assert "zzyzx" not in str(catalog.table.to_pylist()).lower()
+    assert {(row["manufacturer"], row["model"]) for row in catalog.sources.to_pylist()} == {
+        ("Zzyzxowa Scanner A", "Zzyzx 0"),
+        ("Zzyzxowa Scanner B", "Zzyzx 1"),
+    }
+    ids = catalog.table["image_id"].to_pylist()
+    columns = read_technical(tmp_path / "out", ids, measured(ids), "subtypes")
+    header = [column for column in columns if column.origin == "header"]
+    (kind,) = (found := find_confounders(header, clusters, ids))["kinds"]
+    assert {entry["column"]: entry["effect"] for entry in kind["associations"]} == pytest.approx(
+        {"manufacturer": 1, "model": 1, "view": 1}, abs=0.02
+    )
+    assert {entry["column"]: entry["reason"] for entry in kind["untested"]}["kernel"] == "all values are the same"
+    assert kinds_of(catalog.table, "categories") == ["CT"] * 40
+    makers = catalog.table["manufacturer"].to_pylist()
+    assert all(is_other(maker) for maker in makers) and makers[0] != makers[1]
+    for cluster in (0, 1):
+        assert found["sentences"][cluster] == (
+            f"Cluster {cluster} is mostly images of the manufacturer '{makers[cluster]}', whose name stands in "
+            "private/ alone (100 % of it, 0 % elsewhere)."
+        )
 
 
 def test_what_images_show_is_technical_for_subtypes_and_a_kind_for_categories(out: Path) -> None:

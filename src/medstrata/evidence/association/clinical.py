@@ -42,6 +42,8 @@ def associate(
 ) -> dict[str, Any]:
     """Test every column of ``table`` against the clusters of the patients, and whether its missing values go with them.
 
+    Where the run knows no patients (``table.unit``), read "image" for "patient" in what follows.
+
     Missing values are a test of their own where at least ``MISSING_UNITS`` patients have a value and as many have
     none. All tests of the table, missing values and times to an event included, are corrected together by Benjamini
     and Hochberg. Every test is of one variable alone, nothing is adjusted for.
@@ -52,21 +54,22 @@ def associate(
 
     Returns
     -------
-    JSON-able, without NaN: ``patients`` (tested), ``without_row`` (in a cluster and not in the table), ``sizes``
-    (patients by cluster), ``rows_not_used`` (reason: count), ``columns_not_used`` (reason: names), ``not_tested``
-    (reason: count), ``tests``, ``findings``, ``level``, ``seed``, and ``associations``: per test ``variable``,
-    ``kind``, ``test``, ``statistic``, ``p``, ``q``, ``effect``, ``effect_name``, ``low``, ``high``, ``n``,
-    ``missing``, ``finding``, ``reason`` (why it was not tested), ``sentence``, and for a time to an event ``events``
-    and ``curves`` (``survival.Curve``).
+    JSON-able, without NaN: ``unit`` ("patient" or "image"), ``patients`` (tested), ``without_row`` (in a cluster and
+    not in the table), ``sizes`` (patients by cluster), ``rows_not_used`` (reason: count), ``columns_not_used`` (reason:
+    names), ``not_tested`` (reason: count), ``tests``, ``findings``, ``level``, ``seed``, and ``associations``: per test
+    ``variable``, ``kind``, ``test``, ``statistic``, ``p``, ``q``, ``effect``, ``effect_name``, ``low``, ``high``,
+    ``n``, ``missing``, ``finding``, ``reason`` (why it was not tested), ``sentence``, and for a time to an event
+    ``events`` and ``curves`` (``survival.Curve``).
     """
     chosen, group = select(table, patients, clusters)
     draws = DRAWS if len(chosen.columns) < MANY_TESTS else FEW_DRAWS
     tested = [one for column in chosen.columns for one in _tests(column, group, seed, draws)]
     p = [math.nan if isinstance(one.found, NotTested) else one.found.p for one in tested]
-    entries = [_entry(one, float(q)) for one, q in zip(tested, benjamini_hochberg(p), strict=True)]
+    entries = [_entry(one, float(q), table.unit) for one, q in zip(tested, benjamini_hochberg(p), strict=True)]
     names, sizes = np.unique(group, return_counts=True)
     reasons = [entry["reason"] for entry in entries if entry["reason"]]
     return {
+        "unit": table.unit,
         "patients": len(group),
         "without_row": len(patients) - len(group),
         "sizes": dict(zip(map(str, names.tolist()), sizes.tolist(), strict=True)),
@@ -98,7 +101,7 @@ def _tests(column: Column, group: NDArray[np.int64], seed: int, draws: int) -> l
     return [tested, _Tested(column.name, MISSING_VALUES, missing)]
 
 
-def _entry(one: _Tested, q: float) -> dict[str, Any]:
+def _entry(one: _Tested, q: float, unit: str) -> dict[str, Any]:
     """Return a test as it stands in the result: every key is there, None where it has no value."""
     blank: dict[str, Any] = dict.fromkeys(("test", "statistic", "effect", "effect_name", "low", "high"))
     facts = asdict(one.found) if not isinstance(one.found, SurvivalAssociation) else vars(one.found)
@@ -107,12 +110,12 @@ def _entry(one: _Tested, q: float) -> dict[str, Any]:
         entry["curves"] = [asdict(curve) for curve in one.found.curves]
     entry["q"] = None if math.isnan(q) else q
     entry["finding"] = not math.isnan(q) and q < LEVEL
-    entry["sentence"] = sentence(entry)
+    entry["sentence"] = sentence(entry, unit)
     return entry
 
 
-def sentence(entry: dict[str, Any]) -> str:
-    """Say in one sentence what an entry of ``associations`` found."""
+def sentence(entry: dict[str, Any], unit: str) -> str:
+    """Say in one sentence what an entry of ``associations`` found; ``unit``: what was counted."""
     what = {
         TIME_TO_EVENT: f"Time to {entry['variable']}",
         MISSING_VALUES: f"How often {entry['variable']} is missing",
@@ -121,7 +124,7 @@ def sentence(entry: dict[str, Any]) -> str:
         return f"{what} was not tested: {entry['reason']}."
     found = "differs between clusters" if entry["finding"] else "shows no difference between clusters"
     if entry["effect"] is None:
-        size = f"{entry['test']}, {entry['events']} events in {entry['n']} patients"
+        size = f"{entry['test']}, {entry['events']} events in {entry['n']} {unit}s"
     else:
         size = f"{entry['effect_name']} {short(entry['effect'])}, {short(entry['low'])} to {short(entry['high'])}"
     return f"{what} {found} ({size}; {chance('q', entry['q'])})."

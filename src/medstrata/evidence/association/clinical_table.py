@@ -34,9 +34,10 @@ TIME, EVENT = "_time", "_event"  # endings of the names of a pair of columns
 
 NO_ID = "the row has no id"
 UNKNOWN_ID = "the id is not known to this run"
-SEVERAL = "the id belongs to several patients of this run"
-REPEATED = "repeats an earlier row of the same patient"
-NOT_CLUSTERED = "the patient is in no cluster"
+SEVERAL = "the id belongs to several {}s of this run"
+REPEATED = "repeats an earlier row of the same {}"
+NOT_CLUSTERED = "the {} is in no cluster"
+PATIENT, IMAGE = "patient", "image"  # what is counted
 
 Column = Variable | TimeToEvent
 
@@ -49,12 +50,14 @@ class ClinicalTable:
     columns : what can be tested, in the order of the file
     rows_not_used : reason and count
     columns_not_used : reason and names
+    unit : what is counted, ``PATIENT``, or ``IMAGE`` where the run knows the patient of no image
     """
 
     patients: NDArray[np.str_]
     columns: tuple[Column, ...]
     rows_not_used: Mapping[str, int] = field(default_factory=dict)
     columns_not_used: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unit: str = PATIENT
 
 
 def read_clinical_table(path: Path | str, catalog: pa.Table, sources: pa.Table) -> ClinicalTable:
@@ -81,7 +84,8 @@ def read_clinical_table(path: Path | str, catalog: pa.Table, sources: pa.Table) 
     if key is None:
         raise InputError(f"{path} has no column {', '.join(KEYS[:-1])} or {KEYS[-1]}. Name the column of ids so.")
     units = _units(table, key, catalog, sources)
-    rows, reasons = _one_row_each(path, table, key, units)
+    counted = PATIENT if any(catalog["patient"].to_pylist()) else IMAGE
+    rows, reasons = _one_row_each(path, table, [cells[key] for cells in table.rows], units, counted)
     if not rows:
         raise InputError(
             f"{path}: none of the {len(table.rows)} rows has an id of this run in the column {names[key]}. Is it the "
@@ -91,7 +95,7 @@ def read_clinical_table(path: Path | str, catalog: pa.Table, sources: pa.Table) 
     kept = replace(table, rows=[table.rows[row] for row in rows], lines=[table.lines[row] for row in rows])
     patients = np.array([units[row] for row in rows], dtype=np.str_)
     columns, refused = _columns(kept, _originals(patients, catalog, sources))
-    return ClinicalTable(patients, tuple(columns), reasons, refused)
+    return ClinicalTable(patients, tuple(columns), reasons, refused, counted)
 
 
 def select(
@@ -101,10 +105,10 @@ def select(
     cluster_of = dict(zip(patients.tolist(), clusters.tolist(), strict=True))
     rows = np.flatnonzero([name in cluster_of for name in table.patients.tolist()])
     lost = len(table.patients) - len(rows)
-    reasons = {**table.rows_not_used, **({NOT_CLUSTERED: lost} if lost else {})}
+    reasons = {**table.rows_not_used, **({NOT_CLUSTERED.format(table.unit): lost} if lost else {})}
     columns = tuple(column.take(rows) for column in table.columns)
     found = np.array([cluster_of[name] for name in table.patients[rows].tolist()], dtype=np.int64)
-    return ClinicalTable(table.patients[rows], columns, reasons, table.columns_not_used), found
+    return replace(table, patients=table.patients[rows], columns=columns, rows_not_used=reasons), found
 
 
 def _units(table: TextTable, key: int, catalog: pa.Table, sources: pa.Table) -> list[str | None]:
@@ -128,14 +132,17 @@ def _units(table: TextTable, key: int, catalog: pa.Table, sources: pa.Table) -> 
     return found
 
 
-def _one_row_each(path: Path, table: TextTable, key: int, units: list[str | None]) -> tuple[list[int], dict[str, int]]:
-    """Return one row of each patient, and why the others are not used."""
+def _one_row_each(
+    path: Path, table: TextTable, ids: list[str], units: list[str | None], counted: str
+) -> tuple[list[int], dict[str, int]]:
+    """Return one row of each patient (or image: ``counted``), and why the others are not used."""
     keys = {number for number, name in enumerate(table.names) if name.lower() in KEYS}
     first: dict[str, int] = {}
     reasons: Counter[str] = Counter()
-    for row, (cells, unit) in enumerate(zip(table.rows, units, strict=True)):
+    for row, (cells, own, unit) in enumerate(zip(table.rows, ids, units, strict=True)):
         if not unit:
-            reasons[NO_ID if is_missing(cells[key]) else SEVERAL if unit is None else UNKNOWN_ID] += 1
+            several = SEVERAL.format(counted)
+            reasons[NO_ID if is_missing(own) else several if unit is None else UNKNOWN_ID] += 1
             continue
         earlier = first.setdefault(unit, row)
         if earlier == row:
@@ -146,10 +153,10 @@ def _one_row_each(path: Path, table: TextTable, key: int, units: list[str | None
             if number not in keys
         ):
             raise InputError(
-                f"{path}: lines {table.lines[earlier]} and {table.lines[row]} are of one patient and differ. "
-                "Give one row per patient."
+                f"{path}: lines {table.lines[earlier]} and {table.lines[row]} are of one {counted} and differ. "
+                f"Give one row per {counted}."
             )
-        reasons[REPEATED] += 1
+        reasons[REPEATED.format(counted)] += 1
     return list(first.values()), dict(reasons)
 
 

@@ -16,7 +16,7 @@ EXPECTED_EVENTS = 5  # in every cluster if nothing differed, for the chi-square 
 AT_RISK_TIMES = 5  # at which the numbers at risk are given, from 0 to the last time
 
 NOT_INSTALLED = "lifelines is not installed; install medstrata[survival]"
-NO_EVENT = "no patient had the event"
+NO_EVENT = "no event was observed"
 ONE_TIME = "all who were at risk at a time of an event had it"
 LOG_RANK = "log-rank"
 

@@ -38,28 +38,30 @@ def table_one(
 
     Numbers that were tested by Welch's analysis of variance are given as mean (SD), all others as median [quartiles];
     categories as count (percentage of those known in the cluster), times to an event as events / patients. Columns
-    that could not be tested stand in it too, without p. Clusters of fewer than ``SMALL`` patients get a remark.
+    that could not be tested stand in it too, without p. Clusters of fewer than ``SMALL`` patients get a remark. Where
+    the run knows no patients (``table.unit``), the table is of images and says so.
     """
     chosen, group = select(table, patients, clusters)
+    units = f"{table.unit}s"
     names = np.unique(group).tolist()
     parts = [np.ones(len(group), dtype=bool), *(group == name for name in names)]
     small = [name for name in names if (group == name).sum() < SMALL]
     titles = [f"Cluster {name}{' (small)' if name in small else ''}" for name in names]
     header = ("", "All", *titles, "Missing", "p", "q", "Effect (95 % interval)", "Test")
     entries = {(one["variable"], one["kind"]): one for one in associated["associations"]}
-    rows = [("Patients", *(str(int(part.sum())) for part in parts), *[""] * 5)]
+    rows = [(units.capitalize(), *(str(int(part.sum())) for part in parts), *[""] * 5)]
     for column in chosen.columns:
         kind = TIME_TO_EVENT if isinstance(column, TimeToEvent) else column.kind
-        rows += _rows(column, parts, entries[column.name, kind])
+        rows += _rows(column, parts, entries[column.name, kind], units)
     notes = [
         "Mean (SD) where Welch's analysis of variance was used, else median [quartiles]; count (percentage of those "
-        "known); events / patients.",
+        f"known); events / {units}.",
         f"q: p corrected for all {associated['tests']} tests of the table (Benjamini-Hochberg).",
     ]
     missing = [one for one in associated["associations"] if one["kind"] == MISSING_VALUES and one["finding"]]
     notes += [one["sentence"] for one in missing]
     if small:
-        notes.append(f"Small: fewer than {SMALL} patients.")
+        notes.append(f"Small: fewer than {SMALL} {units}.")
     return TableOne(header, tuple(rows), tuple(notes))
 
 
@@ -83,12 +85,12 @@ def markdown(table: TableOne) -> str:
     return f"{text}\n\n" + "\n\n".join(table.notes) + "\n"
 
 
-def _rows(column: Column, parts: Sequence[Rows], entry: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _rows(column: Column, parts: Sequence[Rows], entry: Mapping[str, Any], units: str) -> list[tuple[str, ...]]:
     tested = (str(entry["missing"]), *_tested(entry))
     if isinstance(column, TimeToEvent):
         known = ~np.isnan(column.time)
         cells = [f"{int(column.event[part & known].sum())} / {int((part & known).sum())}" for part in parts]
-        return [(f"{column.name}, events / patients", *cells, *tested)]
+        return [(f"{column.name}, events / {units}", *cells, *tested)]
     if column.kind == NUMERIC:
         mean = entry["test"] == WELCH
         numbers = np.asarray(column.values, dtype=np.float64)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
 from medstrata.evidence.confounders.columns import LOW_AND_HIGH, OTHER_VALUES, TechnicalColumn
+from medstrata.images.vocabulary import is_other
 
 SIGNIFICANT = 0.05  # q of a column, and p of all columns together
 NAMED = 0.8  # balanced accuracy from which on a cluster is named
@@ -140,7 +141,9 @@ def _generic(cluster: int, by: str, accuracy: float) -> str:
 def _of(column: TechnicalColumn, values: Sequence[str]) -> str:
     quoted = [value if column.numeric or column.key == "site" else f"'{value}'" for value in values]
     listed = " or ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
-    return f"{OF_VALUES.get(column.key, f'with the {column.label}')} {listed}"
+    hashed = sum(is_other(value) for value in values)
+    where = f", whose name{'s stand' if hashed > 1 else ' stands'} in private/ alone" if hashed else ""
+    return f"{OF_VALUES.get(column.key, f'with the {column.label}')} {listed}{where}"
 
 
 def _values(texts: NDArray[np.str_], members: Masks) -> tuple[list[str], float, float]:

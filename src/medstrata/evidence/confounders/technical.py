@@ -24,6 +24,7 @@ from medstrata.errors import RunFolderError
 from medstrata.evidence.confounders.columns import TechnicalColumn
 from medstrata.evidence.confounders.measures import MEASURES
 from medstrata.images.catalog import CATALOG_FILE, SOURCES_FILE
+from medstrata.images.vocabulary import is_other
 
 TEXTS = ("manufacturer", "model", "kernel", "burned_in", "format", "photometric", "transfer_syntax")
 NUMBERS = (
@@ -70,11 +71,14 @@ def header_columns(headers: pa.Table, goal: str) -> list[TechnicalColumn]:
 
 
 def kinds_of(headers: pa.Table, goal: str) -> list[str]:
-    """Return the kind of each image (M,), such as "CT chest axial"; "" for all with the goal ``subtypes``."""
+    """Return the kind of each image (M,), such as "CT chest axial"; "" for all with the goal ``subtypes``.
+
+    A view that is in no vocabulary makes no kind of its own: it may be another word for a known one.
+    """
     if goal != "categories":
         return [""] * len(headers)
     rows = zip(*(_texts(headers[key]).tolist() for key in CONTENT), strict=True)
-    return [" ".join(value for value in row if value) for row in rows]
+    return [" ".join(value for value in row if value and not is_other(value)) for row in rows]
 
 
 def sites(institutions: Sequence[str]) -> NDArray[np.str_]:
