@@ -119,7 +119,7 @@ def sentence(entry: dict[str, Any]) -> str:
     }.get(entry["kind"], entry["variable"])
     if entry["reason"]:
         return f"{what} was not tested: {entry['reason']}."
-    found = "differs between clusters" if entry["finding"] else "shows no difference between clusters"
+    found = "differs between clusters" if entry["finding"] else "was not found to differ between clusters"
     if entry["effect"] is None:
         size = f"{entry['test']}, {entry['events']} events in {entry['n']} patients"
     else:
