@@ -200,9 +200,9 @@ def _few(named: list[Named]) -> str:
     """Return the short sentences of the first, and how many more there are."""
     more = len(named) - MOST_SENTENCES
     said = [one.short for one in named[:MOST_SENTENCES]]
-    return " ".join(
-        [*said, f"There {'is' if more == 1 else 'are'} {things(more, 'more such clusters')}."] if more > 0 else said
-    )
+    if more > 0:
+        said.append(f"There {'is' if more == 1 else 'are'} {things(more, 'more such clusters')}.")
+    return " ".join(said)
 
 
 def all_clear(checks: Checks) -> str:
