@@ -131,8 +131,8 @@ def rule_text(found: dict[str, Any]) -> str:
         return ""
     return (
         f"Numbers were tested by {WELCH} where every cluster had at least {WELCH_UNITS} values and the values about "
-        f"their cluster's mean, in units of its standard deviation, a skewness within {WELCH_SKEWNESS:g}, else by the "
-        f"{RANKS} test, its p-value by permutation where a cluster had fewer than {RANK_UNITS} values."
+        f"their cluster's mean, in units of its standard deviation, a skewness of at most {WELCH_SKEWNESS:g} either "
+        f"way, else by the {RANKS} test, its p-value by permutation where a cluster had fewer than {RANK_UNITS} values."
     )
 
 

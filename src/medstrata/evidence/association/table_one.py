@@ -69,7 +69,7 @@ def _of_missing_values(associated: Mapping[str, Any]) -> list[Mapping[str, Any]]
 def _corrected(associated: Mapping[str, Any]) -> str:
     """Say for how many tests p was corrected: those of missing values have no row of their own."""
     missing = [one["variable"] for one in _of_missing_values(associated)]
-    of_missing = f"{len(missing)} of how often a value is missing ({', '.join(missing)}), which have no p above"
+    of_missing = f"{len(missing)} of how often a value is missing ({', '.join(missing)}), without a p above"
     rest = f"; among them {of_missing}" if missing else ""
     return f"q: p corrected for all {associated['tests']} tests of the table (Benjamini-Hochberg){rest}."
 
