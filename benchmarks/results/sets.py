@@ -24,7 +24,14 @@ from medstrata.pipeline.runner import run_stage
 from medstrata.run import read_json
 from medstrata.simulation.study import Study, simulate_arrays
 
-DEVELOPED_ON = ("mnist-60k", "mnist-10k", "fashion", "mednist", "phantoms-3d", "archive")  # phantoms: method for volumes
+DEVELOPED_ON = (
+    "mnist-60k",
+    "mnist-10k",
+    "fashion",
+    "mednist",
+    "phantoms-3d",
+    "archive",
+)  # phantoms: method for volumes
 LARGEST_SIDE = 64
 RATIOS = 2.0 ** np.arange(6)  # 1:2:4:8:16:32
 PHANTOMS = Study(patients=90, shape=(32, 32, 32), spacing=(290 / 32, 340 / 32, 340 / 32), noise=400)

@@ -29,7 +29,7 @@ from medstrata.errors import RunFolderError
 LIBRARIES = (
     *("medstrata", "numpy", "scipy", "scikit-learn", "torch", "graspologic-native", "openTSNE", "pyarrow"),
     *("pydicom", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm"),
-    *("nibabel", "pillow", "tifffile"),
+    *("nibabel", "pillow", "tifffile", "lifelines"),
 )
 FORMAT = 1  # of the run folder; raised when an older folder can no longer be continued
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 import run_folder
 from medstrata.pipeline.associating import clinical_associations, technical_associations
-from medstrata.report.attention import Checks, findings
-from medstrata.report.confounded import read_clinical, read_technical
+from medstrata.report.attention import Checks, all_clear, findings
+from medstrata.report.confounded import AssociationRow, Technical, read_clinical, read_technical
 from medstrata.report.facts import gather_facts
 from medstrata.report.folder import read_run_folder
 from medstrata.report.methods_evidence import clinical_text
@@ -90,6 +90,68 @@ def test_images_are_not_called_patients_where_these_are_not_known(tmp_path: Path
     assert told["some"][2].endswith(f"The patients of 2 images are not known: each counts as one patient, {caution}")
 
 
+def pixel_finding(found: dict[str, Any], out: Path) -> Any:
+    run = read_run_folder(out)
+    checks = Checks(technical=read_technical(found))
+    return next((one for one in findings(gather_facts(run), {}, checks) if one.kind == "pixels"), None)
+
+
+def test_a_cluster_that_a_pixel_measure_tells_is_named_at_first_and_nothing_is_all_clear(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    study = run_folder.planted_2d((40, 60, 60))
+    study.pixels[:40, :, :, :5] = study.pixels[:40, :, :, 11:] = 0  # the first cluster is padded
+    study.headers["manufacturer"] = ["Vendor A", "Vendor B"] * 80
+    run_folder.write_run_folder(out, study)
+    found = {"confounders": technical_associations(out)}
+    finding = pixel_finding(found, out)
+    told = [one for one in found["confounders"]["named"] if one["origin"] == "pixels"]
+    assert not finding.serious and told[0]["cluster"] == 0 and told[0]["severity"] == "strong"
+    assert finding.text.startswith(told[0]["short"])
+    assert "may be what the images show, or how they were made" in finding.text
+    write_validation(out, **found)
+    page = render(read_run_folder(out))
+    first = page[page.index("What to look at first") : page.index("Are these clusters real?")]
+    assert told[0]["short"] in first and "None of the automatic checks" not in first
+    technical = page[page.index('id="technical"') :]
+    assert technical.index(told[0]["sentence"]) < technical.index("<details>"), "not in what is folded up"
+
+
+def test_only_the_first_sentences_stand_at_the_top(tmp_path: Path) -> None:
+    out = run_folder.write_run_folder(tmp_path / "out", run_folder.planted_2d((40, 40)))
+    for count, last in (
+        (4, "Cluster 3 is dark."),
+        (5, "There is 1 more such cluster."),
+        (7, "are 3 more such clusters."),
+    ):
+        named = [
+            {
+                "cluster": k,
+                "origin": "pixels",
+                "short": f"Cluster {k} is dark.",
+                "sentence": f"Cluster {k} is dark (1).",
+            }
+            for k in range(count)
+        ]
+        text = pixel_finding({"confounders": {"kinds": [], "named": named}}, out).text
+        assert f"{last} This may be" in text and "Cluster 4" not in text
+
+
+def test_all_clear_says_what_was_looked_at() -> None:
+    row = AssociationRow("noise", "", "", "", False)
+    with_headers = Technical([], [], [row], [row], [], [])
+    assert "no cluster that follows the scanner, none that sharpness" in all_clear(Checks(technical=with_headers))
+    for technical in (None, Technical([], [], [], [], [], [])):
+        text = all_clear(Checks(technical=technical))
+        assert "follows the scanner" not in text and "none that sharpness" not in text
+        assert "The headers do not tell the scanner, so that could not be checked." in text
+
+
+def write_validation(out: Path, **found: Any) -> None:
+    """Write validation.json of a run that was validated and supports all of it."""
+    whole = {"provisional": False, "supported": True, "sentence": "Both.", "clusters": [], "null": None}
+    (out / "validation.json").write_text(json.dumps(whole | {"stability": run_folder.NO_STABILITY} | found))
+
+
 def test_clinical_table_on_the_page(tmp_path: Path) -> None:
     out = tmp_path / "out"
     study = run_folder.planted_2d((60, 60))
@@ -106,19 +168,30 @@ def test_clinical_table_on_the_page(tmp_path: Path) -> None:
     assert (found["associations"]["unit"], found["associations"]["caution"]) == ("patient", "")
     assert clinical.table[0][1] == "All" and clinical.table[1][1] == "40"  # patients of three images each
     assert any("constant" in columns for _, columns in clinical.unused)
-    (out / "validation.json").write_text(
-        json.dumps(
-            {
-                "provisional": False,
-                "supported": True,
-                "sentence": "Both.",
-                "clusters": [],
-                "stability": run_folder.NO_STABILITY,
-                "null": None,
-                **found,
-            }
-        )
-    )
+    named = read_clinical(found, out / "validation", {1: "a <b>", 7: "no such"})
+    assert named is not None and named.table[0][2:] == ["Cluster 0", "1: a <b>"]
+    write_validation(out, **found)
     page = render(read_run_folder(out))
     assert "age differs between clusters" in page and run_folder.SECRET not in page
     assert "Do the clusters go along with the clinical table?" in page
+
+
+def test_no_finding_is_no_result(tmp_path: Path) -> None:
+    associations = {
+        "associations": [],
+        "tests": 9,
+        "findings": 0,
+        "level": 0.05,
+        "patients": 72,
+        "sizes": {"0": 60, "1": 12},
+        "mixed": 0,
+        "rows_not_used": {},
+        "columns_not_used": {},
+    }
+    clinical = read_clinical({"associations": associations}, tmp_path)
+    assert clinical is not None
+    assert clinical.summary.startswith("No difference between the clusters was found by 9 tests")
+    assert "72 patients, 12 of them in the smallest cluster, may be too few to find it." in clinical.summary
+    found = read_clinical({"associations": associations | {"findings": 2}}, tmp_path)
+    assert found is not None and found.summary.startswith("2 of 9 tests are findings, of which at most 5 %")
+    assert "too few" not in found.summary

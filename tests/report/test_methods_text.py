@@ -185,6 +185,17 @@ def test_refits_null_thresholds_and_corrections(tmp_path: Path) -> None:
     assert REFERENCES["Hennig 2007"] in text and REFERENCES["Bergsma 2013"] in text
 
 
+def test_the_rule_of_tests_of_numbers_and_the_library_of_survival(tmp_path: Path) -> None:
+    out, state = tmp_path / "out", {"medstrata": "0.1.0", "versions": {"numpy": "2.4", "lifelines": "0.30"}}
+    text = text_of(out, validation=VALIDATED | {"confounders": CONFOUNDERS}, run=state).plain
+    assert "by Welch's analysis of variance where every cluster had at least 30 values" in text
+    assert "a skewness of at most 1 either way, else by the Kruskal-Wallis test" in text
+    assert "numpy 2.4" in text and "lifelines" not in text
+    survival = {"test": "log-rank", "effect_name": None, "curves": [{}]}
+    text = text_of(out, validation=VALIDATED | {"associations": CLINICAL | {"associations": [survival]}}).plain
+    assert "numpy 2.4 and lifelines 0.30" in text and "Welch" not in text
+
+
 def test_without_the_null_there_is_no_sentence_of_it(tmp_path: Path) -> None:
     text = text_of(tmp_path / "out", validation=VALIDATED | {"null": None}).plain
     assert "repeated 3 times" in text

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from test_methods_text import CALIBRATION, CONFOUNDERS
+from test_source_run import SOURCE
 from test_validity import VALIDATED
 
 import run_folder
@@ -76,6 +77,15 @@ def test_verdicts_calibration_and_factors(tmp_path: Path) -> None:
     assert "Novelty flag: nominal rate of false alarms 1 %" in metrics
     assert "- Cluster 1 is mostly kernel LUNG." in part(card, "Factors")
     assert "The clusters are not supported. No clusters are supported: noise." in part(card, "Limits")
+
+
+def test_new_images_have_the_verdict_of_the_run_of_the_model(tmp_path: Path) -> None:
+    drift = {"drift": False, "sentence": "No drift."}
+    card = card_of(tmp_path / "out", drift=drift, source_validation=SOURCE)
+    assert "- In the run of the model: 1 of 2 clusters is supported. No gap." in part(card, "Metrics")
+    assert "- In the run of the model: Cluster 1 is mostly A (90 %)." in part(card, "Factors")
+    unknown = card_of(tmp_path / "unknown", drift=drift)
+    assert "- In the run of the model: not validated." in part(unknown, "Metrics")
 
 
 def test_nothing_of_patients_sites_or_dates(tmp_path: Path) -> None:

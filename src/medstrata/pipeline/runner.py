@@ -16,6 +16,7 @@ from medstrata.images.catalog import Catalog
 from medstrata.images.plan import describe
 from medstrata.images.selection import check_plan
 from medstrata.pipeline import inputs
+from medstrata.pipeline.source_validation import copy_verdict
 from medstrata.pipeline.stages import NAMES, STAGES, Job, Stage, check_method
 from medstrata.pipeline.validation_settings import ValidationSettings
 from medstrata.run import RunFolder, digest, read_json
@@ -78,8 +79,8 @@ def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = F
     """Sort new images with the model of an existing run into a run folder of their own; that run is never touched.
 
     The plan is copied, so that new images come onto the model's grid with the model's intensity rules; pseudonyms are
-    made with the same salt. What a person decided about the model's clusters is copied as long as nobody has decided
-    anything in the new folder. ``redo``: take in what has changed in the new images.
+    made with the same salt. What that run found of its clusters is copied, and what a person decided about them as long
+    as nobody has decided anything in the new folder. ``redo``: take in what has changed in the new images.
 
     Raises
     ------
@@ -111,6 +112,7 @@ def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = F
         if job.folder.token("fit") != token:
             fitting.copy_model(model_folder, job.path)
             job.folder.mark("fit", token, 0.0)
+        copy_verdict(model_folder, job.path)
         if not copy_decisions(model_folder, job.path):
             job.say("decisions: NEW_OUT has some of its own, so those of the model's run are not copied")
         for stage in STAGES[4:]:

@@ -18,6 +18,7 @@ from medstrata.images.catalog import Catalog, scan
 from medstrata.images.plan import Plan, load_plan
 from medstrata.methods import METHODS
 from medstrata.pipeline import inputs
+from medstrata.pipeline.source_validation import FILE as SOURCE_VALIDATION
 from medstrata.run import Progress, RunFolder, digest, no_progress, processors, write_json
 
 Say = Callable[[str], None]
@@ -193,7 +194,8 @@ def _report(job: Job) -> dict[str, Any]:
 
 
 def _report_inputs(job: Job) -> list[Any]:
-    files = [job.path / DECISIONS, job.path / "validation.json"]  # commands of their own write these
+    # commands of their own write these
+    files = [job.path / name for name in (DECISIONS, "validation.json", SOURCE_VALIDATION)]
     written = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()]
     return [job.folder.token("explain"), vars(job.plan()), *written]
 

@@ -101,11 +101,11 @@ def validate(
     null = _null(material, folder, settings.surrogates, len(sizes), progress)
     number = _number(out, len(sizes), settings.numbers, progress)
     verdict = judge(found, null, sizes)
-    scanners = [entry["sentence"] for entry in confounders["named"] if entry["origin"] == "header"]
     result = {
         "supported": verdict["supported"],
         "provisional": False,
-        "sentence": " ".join([verdict["sentence"], *scanners]),
+        "sentence": verdict["sentence"],
+        "remark": verdict["remark"],
         "images": len(material.image_ids),
         "patients": len(np.unique(material.patients)),
         "n_clusters": number,
@@ -165,7 +165,9 @@ def _null(
 
 def _sentences(result: dict[str, Any]) -> list[str]:
     """Return what is said at the end: the whole, each cluster, and what was found of clinical data."""
-    said = [result["sentence"], *(one["sentence"] for one in result["clusters"]), result["n_clusters"]["sentence"]]
+    scanners = [one["sentence"] for one in result["confounders"]["named"] if one["origin"] == "header"]
+    said = [" ".join(filter(None, [result["sentence"], result["remark"]])), *scanners]
+    said += [*(one["sentence"] for one in result["clusters"]), result["n_clusters"]["sentence"]]
     if labels := result["labels"]:
         said.append(
             f"compared with known classes of {things(labels['labelled'], 'images')}: adjusted Rand index "
@@ -175,7 +177,9 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         return said
     said += [clinical["caution"]] if clinical["caution"] else []
     said += [one["sentence"] for one in clinical["associations"] if one["finding"]][:SAID_FINDINGS]
-    said.append(f"{clinical['findings']} of {clinical['tests']} tests of clinical data are findings")
+    tests = things(clinical["tests"], "tests")
+    found = f"{clinical['findings']} of {tests}" if clinical["findings"] else f"none of {tests}"
+    said.append(f"differences between clusters were found by {found} of clinical data")
     said += [f"{things(count, 'rows')} not used: {reason}" for reason, count in clinical["rows_not_used"].items()]
     columns = clinical["columns_not_used"].items()
     return said + [f"{things(len(names), 'columns')} not used: {reason}" for reason, names in columns]

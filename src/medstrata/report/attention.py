@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from medstrata.report.confounded import Technical
+from medstrata.report.confounded import Named, Technical
 from medstrata.report.facts import Cluster, Facts
+from medstrata.report.source_run import SourceRun
 from medstrata.report.tested import TestedMaps
 from medstrata.report.validity import Validity
 from medstrata.report.wording import count, listing, number, percent, things
@@ -20,6 +21,10 @@ MOST_SENTENCES = 4
 LOW_MARGIN, LOW_MARGIN_SHARE = 0.1, 0.25
 MANY_LEFT_OUT = MANY_REJECTED = 0.1
 DISAGREEMENT = 0.2
+CONTENT_OR_TECHNIQUE = (
+    "This may be what the images show, or how they were made (cropped, blurred, exposed): look at the images before "
+    "giving these clusters a meaning."
+)
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checks:
-    """What was checked besides the tables of the run; ``drift``: drift.json, where the images are new to the model."""
+    """What was checked besides the tables of the run.
+
+    ``source``, ``drift`` (drift.json): of the model's run, and of the images beside those of the fit, where the images
+    are new to the model.
+    """
 
     tested: TestedMaps | None = None
     validity: Validity | None = None
     technical: Technical | None = None
+    source: SourceRun | None = None
     drift: dict[str, Any] = field(default_factory=dict)
 
 
@@ -48,9 +58,11 @@ def findings(facts: Facts, plan: dict[str, Any], checks: Checks = Checks()) -> l
         *_drift(checks.drift),
         *_privacy(plan),
         *_validity(checks.validity),
-        *_collapse(facts),
+        *_source(checks.source),
+        *(_collapse(facts) if checks.source is None else _new_images(facts)),
         *_disagreement(facts),
         *_scanner(checks.technical, plan),
+        *_pixels(checks.technical),
         *_tiny(facts),
         *_baselines(facts),
         *_contradictions(facts),
@@ -66,7 +78,40 @@ def _validity(validity: Validity | None) -> list[Finding]:
         return []
     if not validity.supported:
         return [Finding("validity", "The clusters are not supported", validity.sentence, serious=True)]
-    return [Finding("validity", "The clusters were validated", validity.sentence)]
+    return [Finding("validity", "The clusters were validated", validity.whole)]
+
+
+def _source(source: SourceRun | None) -> list[Finding]:
+    """Tell what the run of the model found of its own clusters, where the images are new to it."""
+    if source is None:
+        return []
+    where = "in the run of the model"
+    if not source.validated:
+        text = "Whether its clusters are real was not tested: medstrata validate, with the folder of that run, does so."
+        found = [Finding("validity", "The run of the model was not validated", text)]
+    elif not source.supported:
+        found = [Finding("validity", f"The clusters are not supported {where}", source.sentence, serious=True)]
+    else:
+        found = [Finding("validity", f"The clusters were validated {where}", source.whole)]
+    if source.headers:
+        text = f"{_few(source.headers)} A new image in such a cluster may be there because of how it was made."
+        title = f"Clusters followed how the images were made {where}"
+        found.append(Finding("scanner", title, text, serious=True))
+    if source.pixels:
+        text = f"{_few(source.pixels)} {CONTENT_OR_TECHNIQUE}"
+        found.append(Finding("pixels", f"Simple measures of the pixels told clusters {where}", text))
+    return found
+
+
+def _new_images(facts: Facts) -> list[Finding]:
+    """Say which clusters of the model no new image came into; their sizes say nothing of the model."""
+    empty = [str(cluster.number) for cluster in facts.clusters if cluster.number >= 0 and not cluster.size]
+    if not empty:
+        return []
+    noun = facts.noun if facts.noun == "series" else facts.noun.removesuffix("s")
+    where = f"cluster {empty[0]}" if len(empty) == 1 else f"the clusters {listing(empty)}"
+    text = f"None of the new {facts.noun} came into {where}. These clusters were found in other {facts.noun}."
+    return [Finding("empty", f"No new {noun} in some clusters", text)]
 
 
 def _maps(tested: TestedMaps | None) -> list[Finding]:
@@ -137,11 +182,41 @@ def _scanner(technical: Technical | None, plan: dict[str, Any]) -> list[Finding]
     else:
         advice = "A difference between such clusters may be a difference between scanners, not between patients."
     if technical.named:
-        text = " ".join([*technical.named[:MOST_SENTENCES], advice])
+        text = f"{_few(technical.named)} {advice}"
         return [Finding("scanner", "Clusters that follow how the images were made", text, serious=True)]
     named = listing([f"{row.name} ({row.effect})" for row in technical.strongest[:MOST_SENTENCES]])
     text = f"The clusters go along with: {named}; 0 means not at all, 1 means completely. {advice}"
     return [Finding("scanner", "The clusters go along with how the images were made", text)]
+
+
+def _pixels(technical: Technical | None) -> list[Finding]:
+    if technical is None or not technical.pixels:
+        return []
+    text = f"{_few(technical.pixels)} {CONTENT_OR_TECHNIQUE}"
+    return [Finding("pixels", "Simple measures of the pixels tell clusters from the others", text)]
+
+
+def _few(named: list[Named]) -> str:
+    """Return the short sentences of the first, and how many more there are."""
+    more = len(named) - MOST_SENTENCES
+    said = [one.short for one in named[:MOST_SENTENCES]]
+    if more > 0:
+        said.append(f"There {'is' if more == 1 else 'are'} {things(more, 'more such clusters')}.")
+    return " ".join(said)
+
+
+def all_clear(checks: Checks) -> str:
+    """Say what was looked at without a finding, where there is none, and what could not be looked at."""
+    technical = checks.technical
+    looked = ["no empty or very small cluster"]
+    if technical and technical.headers:
+        looked.append("no cluster that follows the scanner")
+    if technical and technical.measures:
+        looked.append("none that sharpness, noise, padding or brightness tell from the others")
+    text = f"None of the automatic checks found a problem: {', '.join(looked)}, no sign of collapse."
+    if not (technical and technical.headers):
+        text += " The headers do not tell the scanner, so that could not be checked."
+    return f"{text} This does not prove that the clusters mean something; look at the images of each."
 
 
 def _tiny(facts: Facts) -> list[Finding]:

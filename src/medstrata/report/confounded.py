@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medstrata.evidence.association.clinical import MISSING_VALUES
@@ -30,14 +32,22 @@ class AssociationRow:
 
 
 @dataclass(frozen=True)
+class Named:
+    """A cluster that technical data tell from the others: in ``short`` words, and in a ``sentence`` with numbers."""
+
+    short: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Technical:
-    """``named``: sentences on clusters that headers tell from the others; ``pixels``: that pixel measures tell.
+    """``named``: clusters that headers tell from the others; ``pixels``: that pixel measures tell.
 
     ``headers``, ``measures``: rows of the two kinds; ``strongest``: header rows with a large effect.
     """
 
-    named: list[str]
-    pixels: list[str]
+    named: list[Named]
+    pixels: list[Named]
     headers: list[AssociationRow]
     measures: list[AssociationRow]
     strongest: list[AssociationRow]
@@ -65,7 +75,7 @@ def read_technical(found: Mapping[str, Any] | None) -> Technical | None:
         return None
     entries = [entry for kind in confounders["kinds"] for entry in kind["associations"]]
     rows = {origin: [_row(entry) for entry in entries if entry["origin"] == origin] for origin in ("header", "pixels")}
-    named = {origin: [one["sentence"] for one in confounders["named"] if one["origin"] == origin] for origin in rows}
+    named = {origin: named_of(confounders["named"], origin) for origin in rows}
     strong = [
         _row(entry)
         for entry in entries
@@ -73,6 +83,12 @@ def read_technical(found: Mapping[str, Any] | None) -> Technical | None:
     ]
     predictions = [text for kind in confounders["kinds"] for text in _predictions(kind)]
     return Technical(named["header"], named["pixels"], rows["header"], rows["pixels"], strong, predictions)
+
+
+def named_of(entries: Iterable[Mapping[str, Any]], origin: str) -> list[Named]:
+    """Return the clusters that data of one origin tell ("header" or "pixels")."""
+    own = [entry for entry in entries if entry["origin"] == origin]
+    return [Named(entry.get("short") or entry["sentence"], entry["sentence"]) for entry in own]  # older runs: no short
 
 
 def _row(entry: Mapping[str, Any]) -> AssociationRow:
@@ -95,34 +111,50 @@ def _predictions(kind: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def read_clinical(found: Mapping[str, Any] | None, folder: Path) -> Clinical | None:
-    """Return what the report shows of ``associations`` in ``validation.json``; ``folder`` holds ``table_one.csv``."""
+def read_clinical(
+    found: Mapping[str, Any] | None, folder: Path, names: Mapping[int, str] = MappingProxyType({})
+) -> Clinical | None:
+    """Return what the report shows of ``associations`` in ``validation.json``; ``folder`` holds ``table_one.csv``.
+
+    ``names``: of clusters that a person named.
+    """
     if not found or not (associations := found.get("associations")):
         return None
     entries = associations["associations"]
-    summary = (
-        f"{associations['findings']} of {associations['tests']} tests are findings, of which at most "
-        f"{percent(associations['level'])} are expected to be false (Benjamini-Hochberg over all tests). "
-        f"{_units(associations)}"
-    )
+    summary = _summary(associations)
     rows = {reason: things(number, "rows") for reason, number in associations["rows_not_used"].items()}
     columns = {reason: ", ".join(names[:12]) for reason, names in associations["columns_not_used"].items()}
     file = folder / "table_one.csv"
     table = list(csv.reader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
     units = f"{associations.get('unit', PATIENT)}s"
-    figures = [(entry["variable"], survival_figure(entry["curves"], units)) for entry in entries if entry.get("curves")]
+    figures = [
+        (entry["variable"], survival_figure(entry["curves"], units, names)) for entry in entries if entry.get("curves")
+    ]
     sentences = [entry["sentence"] for entry in entries if entry["finding"]]
     tests = [_row({**entry, "label": _tested(entry)}) for entry in entries if entry["test"]]
     groups = [row[: _columns(table[0])] for row in table[: SHOWN_ROWS + 1]]
+    groups[:1] = [[_heading(cell, names) for cell in row] for row in groups[:1]]
     return Clinical(sentences, summary, groups, tests[:SHOWN_ROWS], [*rows.items(), *columns.items()], figures)
 
 
-def _units(associations: Mapping[str, Any]) -> str:
-    """Say what was counted, and what is not known of it."""
-    amount, unit = count(associations["patients"]), associations.get("unit", PATIENT)  # older files name none
-    text = f"The unit is the patient, of whom {amount} are in the table."
-    if unit == IMAGE:
-        text = f"The unit is the image, of which {amount} are in the table."
+def _summary(associations: Mapping[str, Any]) -> str:
+    """Say how many tests found a difference, and of whom; that none was found is not that there is none."""
+    tests, amount = things(associations["tests"], "tests"), count(associations["patients"])
+    unit = associations.get("unit", PATIENT)  # older files name none
+    level = percent(associations["level"])
+    if associations["findings"]:
+        text = (
+            f"{count(associations['findings'])} of {tests} are findings, of which at most {level} are expected to be "
+            "false (Benjamini-Hochberg over all tests)."
+        )
+    else:
+        smallest = min(associations["sizes"].values(), default=0)
+        text = (
+            f"No difference between the clusters was found by {tests} (Benjamini-Hochberg over all tests, {level}). "
+            f"That does not show that there is none: {amount} {unit}s, {count(smallest)} of them in the smallest "
+            "cluster, may be too few to find it. The intervals of the effects below say how large it may be."
+        )
+    text += f" The unit is the {unit}, of {'which' if unit == IMAGE else 'whom'} {amount} are in the table."
     if associations["mixed"]:
         text += f" {count(associations['mixed'])} have images in several clusters and count where most of theirs are."
     return " ".join(filter(None, (text, associations.get("caution", ""))))
@@ -130,6 +162,13 @@ def _units(associations: Mapping[str, Any]) -> str:
 
 def _tested(entry: Mapping[str, Any]) -> str:
     return f"{entry['variable']}, {entry['kind']}" if entry["kind"] == MISSING_VALUES else str(entry["variable"])
+
+
+def _heading(cell: str, names: Mapping[int, str]) -> str:
+    """Return a heading of Table 1, "Cluster 3" with the name that a person gave."""
+    found = re.match(r"Cluster (\d+)", cell)
+    name = names.get(int(found[1]), "") if found else ""
+    return f"{found[1]}: {name}{cell[found.end() :]}" if found and name else cell
 
 
 def _columns(header: list[str]) -> int:

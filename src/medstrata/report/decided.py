@@ -40,6 +40,17 @@ class ListedDecisions:
     images: list[FlaggedImage]
     set_aside: int
 
+    @property
+    def names(self) -> dict[int, str]:
+        """The names that people gave, by cluster number."""
+        return {number: mark.name for number, mark in self.marks.items() if mark.name}
+
+    @property
+    def merged(self) -> list[str]:
+        """The merges in words: "clusters 0 and 2"."""
+        groups = [mark.members for mark in self.clusters if len(mark.members) > 1]
+        return [f"clusters {listing([str(member) for member in members])}" for members in groups]
+
 
 def list_decided(run: RunFolder, facts: Facts) -> ListedDecisions:
     """Read ``decisions.jsonl`` and put what stands beside the clusters.

@@ -70,6 +70,7 @@ class RunFolder:
     calibration: dict[str, Any] = field(default_factory=dict)
     adjustment: dict[str, Any] = field(default_factory=dict)  # of the batches that were adjusted for
     drift: dict[str, Any] = field(default_factory=dict)  # of images that are new to the model
+    source_validation: dict[str, Any] = field(default_factory=dict)  # what the model's run found of its clusters
 
 
 def read_run_folder(out: Path) -> RunFolder:
@@ -106,6 +107,7 @@ def read_run_folder(out: Path) -> RunFolder:
         calibration=_optional(out / "calibration.json", _read_json) or {},
         adjustment=_optional(out / "adjustment.json", _read_json) or {},
         drift=_optional(out / "drift.json", _read_json) or {},
+        source_validation=_optional(out / "source_validation.json", _read_json) or {},
     )
     _check_rows(run)
     return run

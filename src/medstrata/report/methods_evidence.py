@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medstrata.evidence.association.clinical_table import IMAGE, PATIENT
+from medstrata.evidence.association.effects import RANK_UNITS, RANKS, WELCH, WELCH_SKEWNESS, WELCH_UNITS
 from medstrata.evidence.confounders.prediction import FOLDS
 from medstrata.evidence.validity.verdict import AGREES, DOUBTFUL, LEVEL, STABLE
 from medstrata.report.folder import Maps
@@ -120,6 +121,20 @@ def technical_text(found: dict[str, Any]) -> str:
             f"{FOLDS}-fold cross-validation by patient."
         )
     return text
+
+
+def rule_text(found: dict[str, Any]) -> str:
+    """Say by which rule numbers were tested one way or the other; "" where none were tested."""
+    kinds = (found.get("confounders") or {}).get("kinds", [])
+    clinical = (found.get("associations") or {}).get("associations", [])
+    tests = [str(entry["test"]) for part in (*(kind["associations"] for kind in kinds), clinical) for entry in part]
+    if not any(test.startswith((WELCH, RANKS)) for test in tests):
+        return ""
+    return (
+        f"Numbers were tested by {WELCH} where every cluster had at least {WELCH_UNITS} values and the values about "
+        f"their cluster's mean, in units of its standard deviation, a skewness of at most {WELCH_SKEWNESS:g} either "
+        f"way, else by the {RANKS} test, its p-value by permutation where a cluster had fewer than {RANK_UNITS} values."
+    )
 
 
 def clinical_text(found: dict[str, Any]) -> str:

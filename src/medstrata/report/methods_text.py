@@ -13,7 +13,14 @@ from medstrata.images.intensity import describe_rule
 from medstrata.report.attention import left_out_words
 from medstrata.report.facts import Facts
 from medstrata.report.folder import RunFolder, rows_of
-from medstrata.report.methods_evidence import calibration_text, clinical_text, maps_text, technical_text, validity_text
+from medstrata.report.methods_evidence import (
+    calibration_text,
+    clinical_text,
+    maps_text,
+    rule_text,
+    technical_text,
+    validity_text,
+)
 from medstrata.report.methods_training import method_text, training_text
 from medstrata.report.references import cited
 from medstrata.report.wording import count, listing, things
@@ -42,9 +49,9 @@ def write_methods(run: RunFolder, facts: Facts) -> MethodsText:
         [_images(run, facts), _left_out(facts), _preprocessing(run)],
         [method_text(run.plan, run.model, bool(run.drift)), training_text(run.model, run.history)],
         [calibration_text(run.calibration, bool(run.drift)), validity_text(validation)],
-        [technical_text(validation), clinical_text(validation)],
+        [technical_text(validation), clinical_text(validation), rule_text(validation)],
         [maps_text(run.maps)],
-        [_software(run.run, run.plan)],
+        [_software(run.run, run.plan, _libraries(validation))],
     ]
     paragraphs = [" ".join(sentence for sentence in part if sentence) for part in parts]
     paragraphs = [paragraph for paragraph in paragraphs if paragraph]
@@ -115,9 +122,16 @@ def _spacing(run: RunFolder) -> str:
     return f" with a spacing of {' × '.join(f'{step:g}' for step in steps)} mm{without}"
 
 
-def _software(state: dict[str, Any], plan: dict[str, Any]) -> str:
+def _libraries(validation: dict[str, Any]) -> tuple[str, ...]:
+    """Name the libraries that were used, that of survival only where a time to an event was tested."""
+    clinical = (validation.get("associations") or {}).get("associations", [])
+    survival = any(entry.get("curves") for entry in clinical)
+    return (*SOFTWARE, "lifelines") if survival else SOFTWARE
+
+
+def _software(state: dict[str, Any], plan: dict[str, Any], libraries_used: tuple[str, ...]) -> str:
     versions = state.get("versions", {})
-    used = [f"{name} {versions[name]}" for name in SOFTWARE if name in versions]
+    used = [f"{name} {versions[name]}" for name in libraries_used if name in versions]
     device = state.get("stages", {}).get("fit", {}).get("device")
     where = f" on the device {device}" if device else ""
     seed = f" The seed of all random numbers was {plan['seed']}." if "seed" in plan else ""

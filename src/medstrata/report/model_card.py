@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from medstrata.report.attention import Finding, left_out_words
+from medstrata.report.attention import Checks, Finding, left_out_words
 from medstrata.report.facts import Facts
 from medstrata.report.folder import RunFolder, rows_of
 from medstrata.report.methods_text import MethodsText, patient_count
-from medstrata.report.validity import Validity
+from medstrata.report.source_run import SourceRun
 from medstrata.report.wording import count, percent, things
 
 FILE = "model_card.md"
@@ -38,9 +38,7 @@ probability, and whether it is novel; `NEW_OUT/report.html` says whether the new
 REFERENCE = "Headings after Mitchell et al., Model cards for model reporting, FAT* 2019, arXiv:1810.03993."
 
 
-def model_card(
-    run: RunFolder, facts: Facts, methods: MethodsText, validity: Validity | None, found: Sequence[Finding]
-) -> str:
+def model_card(run: RunFolder, facts: Facts, methods: MethodsText, checks: Checks, found: Sequence[Finding]) -> str:
     """Return the model card as Markdown. ``found``: what the report says to look at first."""
     fitted_on = "assigned (the model was fitted on others)" if run.drift else "fitted on"
     parts = [
@@ -48,8 +46,8 @@ def model_card(
         f"Method `{run.model.get('method', run.plan.get('method', 'unknown'))}`, with the settings in `model.json`.",
         USE,
         f"## Images {fitted_on}\n\n{_images(run, facts)}",
-        f"## Factors\n\n{_factors(run.validation or {})}",
-        f"## Metrics\n\n{_metrics(run, validity)}",
+        f"## Factors\n\n{_factors(run.validation or {}, checks.source)}",
+        f"## Metrics\n\n{_metrics(run, checks)}",
         f"## Limits\n\n{_limits(found)}",
         "## Methods and settings\n\n" + "\n\n".join(methods.paragraphs),
         *(["## References\n\n" + _bullets(methods.references)] if methods.references else []),
@@ -91,7 +89,9 @@ def _plain(value: str) -> str:
     return "".join(letter for letter in value if letter.isalnum() or letter in " .,+-/()").strip() or "unnamed"
 
 
-def _factors(found: dict[str, Any]) -> str:
+def _factors(found: dict[str, Any], source: SourceRun | None) -> str:
+    if source and (named := [*source.headers, *source.pixels]):
+        return _bullets([f"In the run of the model: {one.sentence}" for one in named])
     confounders = found.get("confounders")
     if not confounders:
         return "Whether the clusters go along with how the images were made was not tested."
@@ -104,9 +104,16 @@ def _factors(found: dict[str, Any]) -> str:
     return _bullets(lines)
 
 
-def _metrics(run: RunFolder, validity: Validity | None) -> str:
-    lines = [validity.sentence if validity else "Whether the clusters are real was not tested."]
-    if validity:
+def _verdict(checks: Checks) -> str:
+    if checks.source:
+        found = checks.source.whole if checks.source.validated else "not validated."
+        return f"In the run of the model: {found}"
+    return checks.validity.whole if checks.validity else "Whether the clusters are real was not tested."
+
+
+def _metrics(run: RunFolder, checks: Checks) -> str:
+    lines = [_verdict(checks)]
+    if validity := checks.validity:
         lines += [row.sentence for row in validity.clusters]
         kind = "Provisional: " if validity.provisional else ""
         lines += [f"{kind}{name}: {value}" for name, value in validity.numbers]

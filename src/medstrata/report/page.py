@@ -11,7 +11,7 @@ import numpy as np
 
 from medstrata._version import __version__
 from medstrata.report import wording
-from medstrata.report.attention import Checks, findings, left_out_words
+from medstrata.report.attention import Checks, all_clear, findings, left_out_words
 from medstrata.report.cards import MOST_CARDS, make_cards
 from medstrata.report.confounded import read_clinical, read_technical
 from medstrata.report.decided import decided_findings, list_decided
@@ -23,6 +23,7 @@ from medstrata.report.methods_text import write_methods
 from medstrata.report.model_card import FILE as MODEL_CARD
 from medstrata.report.model_card import model_card
 from medstrata.report.pictures import colour_bar
+from medstrata.report.source_run import read_source
 from medstrata.report.templates import render_template
 from medstrata.report.tested import read_tests
 from medstrata.report.validity import read_validity
@@ -49,6 +50,7 @@ FILES = {
     "drift.json": "whether these images differ from those of the fit",
     "baselines.parquet": "the clusters that simple methods find in the same images",
     "validation.json": "whether the clusters are to be believed, and why",
+    "source_validation.json": "what the run of the model found of its own clusters",
     "validation": "the refits and images without groups that this rests on",
     "maps": "what mattered in the images, on the grids of their sources",
     "comparison": "how these clusters agree with those of another run",
@@ -96,6 +98,7 @@ def render(run: RunFolder) -> str:
         plan=run.plan,
         summary=summary(facts),
         findings=findings(facts, run.plan, checks),
+        all_clear=all_clear(checks),
         decided_findings=decided_findings(listed),
         no_drift="" if run.drift.get("drift") else run.drift.get("sentence", ""),
         sure=sure_words(run),
@@ -105,9 +108,10 @@ def render(run: RunFolder) -> str:
         most_cards=MOST_CARDS,
         has_maps=run.maps is not None,
         validity=checks.validity,
+        source=checks.source,
         technical=checks.technical,
         adjusted=run.adjustment.get("sentences", []),
-        clinical=read_clinical(run.validation, run.path / "validation"),
+        clinical=read_clinical(run.validation, run.path / "validation", listed.names),
         tested=checks.tested,
         strongest=strongest_words(run),
         doubted=list_doubted(run),
@@ -122,14 +126,13 @@ def render(run: RunFolder) -> str:
 def render_model_card(run: RunFolder) -> str:
     """Return the model card as Markdown."""
     facts, checks = gather_facts(run), _checks(run)
-    return model_card(run, facts, write_methods(run, facts), checks.validity, findings(facts, run.plan, checks))
+    return model_card(run, facts, write_methods(run, facts), checks, findings(facts, run.plan, checks))
 
 
 def _checks(run: RunFolder) -> Checks:
     tested = read_tests(run.maps.check if run.maps else {})
-    return Checks(
-        tested, read_validity(run.validation, run.path / "validation"), read_technical(run.validation), run.drift
-    )
+    validity, technical = read_validity(run.validation, run.path / "validation"), read_technical(run.validation)
+    return Checks(tested, validity, technical, read_source(run), run.drift)
 
 
 def summary(facts: Facts) -> str:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from medstrata.report.validity_figures import consensus_figure, null_figure, number_figure
+from medstrata.report.confounded import Technical
+from medstrata.report.validity_figures import consensus_figure, null_figure, number_figure, without_curve
 from medstrata.report.wording import things
 
+MOST_IN_VERDICT = 3  # clusters that are named in the one sentence of the verdict
 RECOVERY = ("seeds", "patients")
 BESIDE_THE_NULL = {
     "replication": "Agreement of fits on two halves of the patients (adjusted Rand index)",
@@ -43,6 +45,20 @@ class Validity:
     consensus: str = ""
     cluster_number: str = ""
     cluster_number_sentence: str = ""
+    without_curve: str = ""
+    remark: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The sentence and the remark."""
+        return f"{self.sentence} {self.remark}".rstrip()
+
+    def verdict(self, technical: Technical | None) -> str:
+        """Return the sentence, with the clusters that are a scanner: stable clusters may be no more than that."""
+        named = technical.named if technical and self.supported else []
+        if len(named) > MOST_IN_VERDICT:
+            return f"{self.sentence.removesuffix('.')}; {len(named)} of them follow how the images were made."
+        return "; ".join([self.sentence.removesuffix("."), *(_uncapitalised(one.short) for one in named)]) + "."
 
     @property
     def count_words(self) -> str:
@@ -67,7 +83,13 @@ def read_validity(found: Mapping[str, Any] | None, folder: Path) -> Validity | N
         _consensus(folder),
         number_figure(number) if number.get("curves") else "",
         number.get("sentence", ""),
+        without_curve(number) if number.get("curves") else "",
+        found.get("remark", ""),  # older runs: none
     )
+
+
+def _uncapitalised(sentence: str) -> str:
+    return f"{sentence[:1].lower()}{sentence[1:]}".removesuffix(".")
 
 
 def _row(entry: Mapping[str, Any]) -> ClusterVerdict:
@@ -89,7 +111,7 @@ def _numbers(stability: Mapping[str, Any], null: Mapping[str, Any] | None) -> li
         ("Agreement on patients that a fit did not see", stability["patients"]["new"], refits["patients"]),
     ]
     shown = [
-        (name, f"adjusted Rand index {_spread(value)}, of {count} {what}")
+        (name, f"adjusted Rand index {_spread(value)}, of {things(count, what)}")
         for name, value, count in rows
         if value["mean"] is not None
     ]

@@ -26,6 +26,19 @@ AXES = {
 """How far each axis goes at least, so that differences near nothing look like that, and its label."""
 
 
+CRITERIA = {
+    "valley": "density between clusters\n(low: they are parted)",
+    "prediction strength": "share predicted\n(high is good)",
+    "mixture": "Bayesian criterion\n(low is good)",
+    "connection": "connection\n(low: they are parted)",
+    "stability": "agreement of samples\n(high is good)",
+    "gap": "gap statistic\n(high is good)",
+    "silhouette": "silhouette\n(high is good)",
+}
+"""What each criterion for the number of clusters measures, and which way it is good."""
+COMMUNITIES = "the number of communities that the graph of neighbours has over most resolutions"
+
+
 def null_figure(null: Mapping[str, Any]) -> str:
     """Draw the statistics of the null: one dot for each set of images without groups, a line for the real images."""
     with mpl.rc_context(STYLE):
@@ -95,13 +108,25 @@ def _bar(axes: Any, number: int) -> dict[str, Any]:
     }
 
 
+def without_curve(number: Mapping[str, Any]) -> str:
+    """Say what the criteria give that have no curve: they name one number of clusters and value no other."""
+    given = {name: curve["recommended"] for name, curve in number["curves"].items() if not _drawn(curve)}
+    what = {"communities": f" ({COMMUNITIES})"}
+    said = [f"{name}{what.get(name, '')}: {recommended}" for name, recommended in given.items()]
+    return f"Without a curve: {'; '.join(said)}." if said else ""
+
+
+def _drawn(curve: Mapping[str, Any]) -> bool:
+    return len(curve["k"]) > 1
+
+
 def number_figure(number: Mapping[str, Any]) -> str:
     """Draw the curve of each criterion over the number of clusters, with a ring at its own choice."""
-    curves = {name: curve for name, curve in number["curves"].items() if len(curve["k"]) > 1}
+    curves = {name: curve for name, curve in number["curves"].items() if _drawn(curve)}
     columns = min(3, max(len(curves), 1))
     lines = -(-len(curves) // columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.4, 1.9 * lines), layout="constrained")
+        figure = Figure(figsize=(9.4, 2.2 * lines), layout="constrained")
         grid = figure.subplots(lines, columns, squeeze=False)
         for axes, (name, curve) in zip(grid.flat, curves.items(), strict=False):
             values = np.array([np.nan if value is None else value for value in curve["value"]], dtype=float)
@@ -111,6 +136,8 @@ def number_figure(number: Mapping[str, Any]) -> str:
                 at = curve["k"].index(curve["recommended"])
                 axes.plot(curve["recommended"], values[at], "o", markersize=9, markerfacecolor="none", color=COLOURS[4])
             axes.set_title(name, loc="left", fontsize=9, fontweight="bold")
+            axes.set_xlabel("number of clusters", fontsize=8, color=FAINT)
+            axes.set_ylabel(CRITERIA.get(name, ""), fontsize=8, color=FAINT)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         for axes in list(grid.flat)[len(curves) :]:
             axes.remove()

@@ -84,6 +84,10 @@ def test_missing_values_that_go_with_the_clusters_are_noted() -> None:
     values = np.where((clusters == 0) & (np.arange(60) > 10), np.nan, np.arange(60.0))
     table = ClinicalTable(names, (Variable("lab", "numeric", values),))
     notes = table_one(table, names, clusters, associate(table, names, clusters)).notes
+    assert (
+        "q: p corrected for all 2 tests of the table (Benjamini-Hochberg); among them 1 of how often a value is "
+        "missing (lab), without a p above."
+    ) in notes
     assert any(note.startswith("How often lab is missing differs between clusters") for note in notes)
 
 

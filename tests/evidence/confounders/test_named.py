@@ -78,10 +78,14 @@ def test_several_values_make_one_sentence() -> None:
 def test_many_numbers_are_low_or_high_and_dates_never_shown() -> None:
     low = np.r_[np.linspace(0.1, 0.4, 50), np.linspace(0.5, 1.0, 50)]
     blurred = named(low, "sharpness")
-    assert blurred is not None and blurred["auc"] == 0.0 and blurred["share"] is None
+    assert blurred is not None and blurred["share"] is None
+    assert (blurred["auc"], blurred["direction"]) == (1.0, "low"), "the number that the sentence says"
+    assert blurred["short"] == "Cluster 0 holds mostly images that are blurred."
     assert blurred["sentence"] == (
         "Cluster 0 holds mostly images that are blurred (sharpness: AUC 1.00 against the rest)."
     )
+    sharp = named(-low, "sharpness")
+    assert sharp is not None and (sharp["auc"], sharp["direction"]) == (1.0, "high")
     assert sentence(-low, "bits").startswith("Cluster 0 holds mostly images of high bits per pixel (")
     days = np.repeat([2.0, 1.0], 50)
     assert sentence(days, "study_date") == (
@@ -109,6 +113,7 @@ def test_all_columns_together() -> None:
         "(balanced accuracy 0.85, by chance 0.50)."
     )
     assert named(mixed(0.6, 0.4), accuracy=0.6, together=0.85, p=0.2) is None
+    assert found["short"] == "Cluster 0 can be told from the others by its technical headers together."
     pixels = sentence(np.arange(100.0), "sharpness", accuracy=0.5, together=0.85)
     assert "by simple measures of its pixels together" in pixels
 

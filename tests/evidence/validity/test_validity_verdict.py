@@ -31,7 +31,7 @@ def measured(
 def test_all_conditions_met() -> None:
     found = judge(measured(), PASSED, [10, 20])
     assert found["supported"]
-    assert found["sentence"] == "All 2 clusters are supported."
+    assert (found["sentence"], found["remark"]) == ("All 2 clusters are supported.", "")
     assert [one["supported"] for one in found["clusters"]] == [True, True]
     assert found["clusters"][1]["sentence"] == (
         "Cluster 1 is stable: found again with a Jaccard index of 0.90 with other random numbers and 0.90 on other "
@@ -50,7 +50,8 @@ def test_all_conditions_met() -> None:
         (measured(), None, "images without groups were not tried"),
         (
             measured(),
-            PASSED | {"passed": False, "p": 0.2, "separation": {"real": 0.5, "surrogates": [0.6] * 3, "as_good": 3, "p": 1.0}},
+            PASSED
+            | {"passed": False, "p": 0.2, "separation": {"real": 0.5, "surrogates": [0.6] * 3, "as_good": 3, "p": 1.0}},
             "are as far apart in 3 of 3 trials",
         ),
     ],
@@ -64,19 +65,27 @@ def test_each_condition_is_needed(stability: dict[str, Any], null: Any, words: s
 
 
 def test_too_few_surrogates_are_said() -> None:
-    few = {name: {"real": 0.9, "surrogates": [0.1] * 5, "as_good": 0, "p": 1 / 6} for name in ("replication", "separation")}
+    few = {
+        name: {"real": 0.9, "surrogates": [0.1] * 5, "as_good": 0, "p": 1 / 6} for name in ("replication", "separation")
+    }
     assert "only 5 surrogates" in judge(measured(), {"passed": False, "p": 1 / 6, **few}, [1, 2])["sentence"]
 
 
 def test_pieces_of_a_continuum_are_told() -> None:
     found = judge(measured(), PASSED | {"separate": False}, [10, 20])
     assert found["supported"]
-    assert found["sentence"].startswith("All 2 clusters are supported. No gap was found between them")
+    assert found["sentence"] == "All 2 clusters are supported."
+    assert found["remark"] == (
+        "No gap was found between them: they may be pieces of a continuum, or groups that overlap, rather than "
+        "separate groups."
+    )
+    unsupported = judge(measured(seeds=0.5), PASSED | {"separate": False}, [10, 20])
+    assert unsupported["remark"] == "", "of clusters that are no clusters nothing more is said"
 
 
 def test_one_cluster_of_several() -> None:
     found = judge(measured(recovery=(0.9, 0.65, 0.3, None)), PASSED, [10, 20, 5, 0])
-    assert found["sentence"] == "1 of 4 clusters are supported; not supported: 1, 2, 3."
+    assert found["sentence"] == "1 of 4 clusters is supported; not supported: 1, 2, 3."
     words = [one["sentence"] for one in found["clusters"]]
     assert "doubtful" in words[1]
     assert "not stable" in words[2]

@@ -122,7 +122,7 @@ def sentence(entry: dict[str, Any], unit: str) -> str:
     }.get(entry["kind"], entry["variable"])
     if entry["reason"]:
         return f"{what} was not tested: {entry['reason']}."
-    found = "differs between clusters" if entry["finding"] else "shows no difference between clusters"
+    found = "differs between clusters" if entry["finding"] else "was not found to differ between clusters"
     if entry["effect"] is None:
         size = f"{entry['test']}, {entry['events']} events in {entry['n']} {unit}s"
     else:

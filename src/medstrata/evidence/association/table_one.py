@@ -56,13 +56,24 @@ def table_one(
     notes = [
         "Mean (SD) where Welch's analysis of variance was used, else median [quartiles]; count (percentage of those "
         f"known); events / {units}.",
-        f"q: p corrected for all {associated['tests']} tests of the table (Benjamini-Hochberg).",
+        _corrected(associated),
     ]
-    missing = [one for one in associated["associations"] if one["kind"] == MISSING_VALUES and one["finding"]]
-    notes += [one["sentence"] for one in missing]
+    notes += [one["sentence"] for one in _of_missing_values(associated) if one["finding"]]
     if small:
         notes.append(f"Small: fewer than {SMALL} {units}.")
     return TableOne(header, tuple(rows), tuple(notes))
+
+
+def _of_missing_values(associated: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in associated["associations"] if one["kind"] == MISSING_VALUES and not one["reason"]]
+
+
+def _corrected(associated: Mapping[str, Any]) -> str:
+    """Say for how many tests p was corrected: those of missing values have no row of their own."""
+    missing = [one["variable"] for one in _of_missing_values(associated)]
+    of_missing = f"{len(missing)} of how often a value is missing ({', '.join(missing)}), without a p above"
+    rest = f"; among them {of_missing}" if missing else ""
+    return f"q: p corrected for all {associated['tests']} tests of the table (Benjamini-Hochberg){rest}."
 
 
 def write_table_one(folder: Path, table: TableOne) -> None:

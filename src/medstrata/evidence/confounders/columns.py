@@ -59,7 +59,7 @@ LOW_AND_HIGH = {
     "sharpness": ("that are blurred", "that are sharp or noisy"),
     "noise": ("that are smooth or blurred", "that are noisy or finely textured"),
     "padding": ("with little padding", "with much padding"),
-    "coverage": ("with little in front of the background", "that are filled"),
+    "coverage": ("whose content fills little of the frame", "whose content fills much of the frame"),
     "mean_intensity": ("that are dark", "that are bright"),
     "intensity_spread": ("of low contrast", "of high contrast"),
 }

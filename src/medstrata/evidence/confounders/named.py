@@ -59,7 +59,8 @@ def name_clusters(
     For each: ``cluster``, ``kind``, ``origin``, ``column`` ("" for all together), ``label``, ``also`` (labels of
     further columns that tell it), ``alone`` and ``together`` (balanced accuracy of this column and of all; None where
     it tells nothing), ``balanced_accuracy`` (the better of both), ``severity`` ("strong" or "clear"), ``share`` and
-    ``elsewhere`` or ``auc`` (None where they do not describe it), ``sentence``.
+    ``elsewhere``, or ``auc`` (.5 to 1) with ``direction`` ("low" or "high": the cluster's values), None where they do
+    not describe it, ``short`` (the sentence without its numbers), ``sentence``.
     """
     found = []
     for cluster in np.unique(clusters).tolist():
@@ -67,9 +68,10 @@ def name_clusters(
             own = [column for column in columns if column.origin == origin]
             entry = _named(cluster, own, clusters == cluster, apart, _of_cluster(together[origin], cluster))
             if entry:
-                sentence = entry["sentence"] or _generic(cluster, TOGETHER[origin], entry["together"])
+                if not entry["sentence"]:
+                    entry |= _generic(cluster, TOGETHER[origin], entry["together"])
                 among = f" Compared were {kind} images." if kind else ""
-                found.append({**entry, "kind": kind, "origin": origin, "sentence": sentence + among})
+                found.append({**entry, "kind": kind, "origin": origin, "sentence": entry["sentence"] + among})
     return found
 
 
@@ -97,8 +99,9 @@ def _named(
         return None
     best = max([together, *alone.values()])
     entry = {"cluster": cluster, "severity": "strong" if best >= STRONG else "clear", "balanced_accuracy": best}
-    facts: dict[str, Any] = {"column": "", "label": "", "share": None, "elsewhere": None, "auc": None, "also": []}
-    facts |= {"alone": None, "together": together or None, "sentence": ""}
+    facts: dict[str, Any] = {"column": "", "label": "", "also": []}
+    facts |= dict.fromkeys(("share", "elsewhere", "auc", "direction"))
+    facts |= {"alone": None, "together": together or None, "short": "", "sentence": ""}
     if not telling:
         return {**entry, **facts}
     first = _first(telling, alone)
@@ -116,26 +119,33 @@ def _first(telling: Sequence[TechnicalColumn], alone: Mapping[str, float]) -> Te
 
 
 def _described(cluster: int, column: TechnicalColumn, members: Masks, accuracy: float) -> dict[str, Any]:
-    """Return the sentence about a column, with the shares or the AUC that it states."""
+    """Return both sentences about a column, with the shares or the AUC that they state."""
     texts = column.as_text() if column.origin == "header" else None
     if texts is not None:
         values, share, elsewhere = _values(texts, members)
         if (share + 1 - elsewhere) / 2 >= PLAIN:
             much = "mostly images" if share >= 0.5 else "for a large part images"
             shares = f"{100 * share:.0f} % of it, {100 * elsewhere:.0f} % elsewhere"
-            sentence = f"Cluster {cluster} is {much} {_of(column, values)} ({shares})."
-            return {"share": share, "elsewhere": elsewhere, "sentence": sentence}
+            said = _said(f"Cluster {cluster} is {much} {_of(column, values)}", shares)
+            return {"share": share, "elsewhere": elsewhere, **said}
     elif column.numeric:
-        auc = _auc(np.asarray(column.values, dtype=np.float64), members)
-        if max(auc, 1 - auc) >= PLAIN:
-            low, high = LOW_AND_HIGH.get(column.key, (f"of low {column.label}", f"of high {column.label}"))
-            words = f"Cluster {cluster} holds mostly images {high if auc > 0.5 else low}"
-            return {"auc": auc, "sentence": f"{words} ({column.label}: AUC {max(auc, 1 - auc):.2f} against the rest)."}
-    return {"sentence": _generic(cluster, f"the {column.label}", accuracy)}
+        of_high = _auc(np.asarray(column.values, dtype=np.float64), members)
+        direction, auc = ("high", of_high) if of_high > 0.5 else ("low", 1 - of_high)
+        if auc >= PLAIN:
+            words = LOW_AND_HIGH.get(column.key, (f"of low {column.label}", f"of high {column.label}"))
+            short = f"Cluster {cluster} holds mostly images {words[direction == 'high']}"
+            said = _said(short, f"{column.label}: AUC {auc:.2f} against the rest")
+            return {"auc": auc, "direction": direction, **said}
+    return _generic(cluster, f"the {column.label}", accuracy)
 
 
-def _generic(cluster: int, by: str, accuracy: float) -> str:
-    return f"Cluster {cluster} can be told from the others by {by} (balanced accuracy {accuracy:.2f}, by chance 0.50)."
+def _generic(cluster: int, by: str, accuracy: float) -> dict[str, str]:
+    short = f"Cluster {cluster} can be told from the others by {by}"
+    return _said(short, f"balanced accuracy {accuracy:.2f}, by chance 0.50")
+
+
+def _said(short: str, numbers: str) -> dict[str, str]:
+    return {"short": f"{short}.", "sentence": f"{short} ({numbers})."}
 
 
 def _of(column: TechnicalColumn, values: Sequence[str]) -> str:

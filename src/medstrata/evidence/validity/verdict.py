@@ -8,10 +8,17 @@ AGREES = 0.6  # mean adjusted Rand index of refits: below it other random number
 STABLE, DOUBTFUL = 0.75, 0.6  # mean Jaccard index of a cluster over refits (Hennig 2007)
 FEWEST_REFITS = 3
 LEVEL = 0.05  # of the test against images without groups
+NO_GAP = (
+    "No gap was found between them: they may be pieces of a continuum, or groups that overlap, rather than separate "
+    "groups."
+)
 
 
 def judge(stability: dict[str, Any], null: dict[str, Any] | None, sizes: list[int]) -> dict[str, Any]:
-    """Return ``supported``, ``sentence`` and ``clusters``: one entry each with ``supported``, numbers, ``sentence``.
+    """Return ``supported``, ``sentence``, ``remark`` and ``clusters``.
+
+    ``remark``: what has to be said of supported clusters all the same, "" where nothing; ``clusters``: one entry each
+    with ``supported``, numbers, ``sentence``.
 
     The whole is supported where at least three refits with other random numbers agree (mean adjusted Rand index at
     least .6), resamples of patients do, also on patients that they did not see, and the images beat surrogates without
@@ -28,10 +35,15 @@ def judge(stability: dict[str, Any], null: dict[str, Any] | None, sizes: list[in
         sentence = f"All {len(sizes)} clusters are supported."
     else:
         others = [str(one["cluster"]) for one in clusters if not one["supported"]]
-        sentence = f"{supported} of {len(sizes)} clusters are supported; not supported: {', '.join(others)}."
-    if supported and null is not None and not null["separate"]:
-        sentence += " No gap was found between them: they may be pieces of a continuum rather than separate groups."
-    return {"supported": not reasons and supported > 0, "sentence": sentence, "clusters": clusters}
+        are = "is" if supported == 1 else "are"
+        sentence = f"{supported} of {len(sizes)} clusters {are} supported; not supported: {', '.join(others)}."
+    remark = NO_GAP if supported and null is not None and not null["separate"] else ""
+    return {
+        "supported": not reasons and supported > 0,
+        "sentence": sentence,
+        "remark": remark,
+        "clusters": clusters,
+    }
 
 
 def _objections(stability: dict[str, Any], null: dict[str, Any] | None) -> list[str]:
