@@ -43,6 +43,7 @@ class Validity:
     consensus: str = ""
     cluster_number: str = ""
     cluster_number_sentence: str = ""
+    verdict: str = "not supported"
 
     @property
     def count_words(self) -> str:
@@ -67,6 +68,7 @@ def read_validity(found: Mapping[str, Any] | None, folder: Path) -> Validity | N
         _consensus(folder),
         number_figure(number) if number.get("curves") else "",
         number.get("sentence", ""),
+        found.get("verdict", "not supported"),
     )
 
 
