@@ -15,6 +15,7 @@ from command_line import images, medstrata
 from dicom_factory import dataset, save
 from medstrata.evidence.validity.null import SPLITS
 from medstrata.pipeline import refits as refits_module
+from medstrata.pipeline.validation import _sentences
 from validated import edit_plan, finish, finished_run, kept, validated
 
 ID = "PLANTED-77Q"
@@ -183,6 +184,7 @@ def test_original_ids_of_images_and_table_stay_private(tmp_path: Path) -> None:
     found = json.loads((out / "validation.json").read_text())
     assert found["patients"] == 24 and found["associations"]["patients"] == 24
     assert "1 row not used: the id is not known to this run" in answer.err
+    assert f"1 column not used: all values are the same (remark {ID})" in answer.err
     files = [path for path in out.rglob("*") if path.is_file() and "private" not in path.relative_to(out).parts]
     assert {"model_card.md", "validation.json", "table_one.csv"} <= {path.name for path in files}
     for path in files:
@@ -215,3 +217,26 @@ def test_the_clinical_table_of_an_earlier_call_is_kept_until_there_is_another(tm
     assert answer.code == 0 and "earlier call is kept" not in answer.err
     assert json.loads((out / "validation.json").read_text())["associations"] is None, "that was another fit"
     assert not (out / "validation" / "table_one.csv").exists()
+
+
+def test_what_is_not_tested_is_said_with_its_reason_and_the_names_of_columns() -> None:
+    names = [f"c{number}" for number in range(8)]
+    clinical: dict[str, Any] = {
+        "associations": [{"finding": False, "variable": one, "reason": "too few"} for one in ("a", "b")],
+        "rows_not_used": {"no id": 1},
+        "columns_not_used": {"dates": names, "no name in the header": [""]},
+        "remarks": ["age: -999 stands 2 times, taken as missing"],
+        "findings": 0,
+        "tests": 0,
+    }
+    result = {"sentence": "S.", "clusters": [], "n_clusters": {"sentence": "N."}, "labels": None}
+    assert _sentences(result | {"associations": clinical}) == [
+        "S.",
+        "N.",
+        "0 of 0 tests of clinical data are findings",
+        "age: -999 stands 2 times, taken as missing",
+        "2 columns not tested: too few (a, b)",
+        "1 row not used: no id",
+        "8 columns not used: dates (c0, c1, c2, c3, c4 and 3 more)",
+        "1 column not used: no name in the header (no name)",
+    ]

@@ -237,6 +237,7 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         return said
     said += [one["sentence"] for one in clinical["associations"] if one["finding"]][:SAID_FINDINGS]
     said.append(f"{clinical['findings']} of {clinical['tests']} tests of clinical data are findings")
+    said += clinical["remarks"]
     untested: dict[str, list[str]] = {}
     for one in clinical["associations"]:
         if one["reason"]:

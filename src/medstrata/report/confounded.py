@@ -108,6 +108,7 @@ def read_clinical(found: Mapping[str, Any] | None, folder: Path) -> Clinical | N
         summary += (
             f" {count(associations['mixed'])} have images in several clusters and count where most of theirs are."
         )
+    summary += "".join(f" {remark}." for remark in associations.get("remarks", []))
     rows = {reason: things(number, "rows") for reason, number in associations["rows_not_used"].items()}
     columns = {reason: ", ".join(names[:12]) for reason, names in associations["columns_not_used"].items()}
     file = folder / "table_one.csv"

@@ -58,6 +58,7 @@ def table_one(
     ]
     missing = [one for one in associated["associations"] if one["kind"] == MISSING_VALUES and one["finding"]]
     notes += [one["sentence"] for one in missing]
+    notes += [f"{remark}." for remark in associated["remarks"]]
     if small:
         notes.append(f"Small: fewer than {SMALL} patients.")
     return TableOne(header, tuple(rows), tuple(notes))
