@@ -238,11 +238,13 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     said += [one["sentence"] for one in clinical["associations"] if one["finding"]][:SAID_FINDINGS]
     said.append(f"{clinical['findings']} of {clinical['tests']} tests of clinical data are findings")
     said += clinical["remarks"]
-    untested: dict[str, list[str]] = {}
+    untested: dict[str, dict[str, None]] = {}  # a column once, though its missing values are a test of their own
     for one in clinical["associations"]:
         if one["reason"]:
-            untested.setdefault(one["reason"], []).append(one["variable"])
-    said += [f"{things(len(names), 'columns')} not tested: {why} ({_named(names)})" for why, names in untested.items()]
+            untested.setdefault(one["reason"], {})[one["variable"]] = None
+    said += [
+        f"{things(len(names), 'columns')} not tested: {why} ({_named(list(names))})" for why, names in untested.items()
+    ]
     said += [f"{things(count, 'rows')} not used: {reason}" for reason, count in clinical["rows_not_used"].items()]
     columns = clinical["columns_not_used"].items()
     return said + [f"{things(len(names), 'columns')} not used: {why} ({_named(names)})" for why, names in columns]
