@@ -74,7 +74,6 @@ def test_a_model_that_is_too_sure_is_cooled(assignment: str) -> None:
 def test_calibration_that_is_not_applied_is_said() -> None:
     learned = {"agreement": {"mean": 0.9}, "error_before": {"mean": 0.02}, "error_after": {"mean": 0.03}}
     facts = {"calibrated": True, "fit": learned | {"applied": False}, "new": learned | {"applied": True}}
-    assert "0.020; calibrating makes it larger (0.030), so that the probabilities are left" in calibration_sentence(
-        facts, new=False
-    )
+    said = calibration_sentence(facts, new=False)
+    assert "error 0.020; calibrating makes it larger, so that the probabilities are left as they are" in said
     assert "0.020, after calibration 0.030" in calibration_sentence(facts, new=True)

@@ -40,8 +40,8 @@ class Calibration:
     ``patients``: their number; ``agreement``: share that was put into the same cluster; ``error_before`` and
     ``error_after``: expected calibration error (0..1) of the model's own probability, and of the calibrated one on
     patients that T was not learned from. Each is ``mean``, ``low`` and ``high``: 95 % intervals by a bootstrap of
-    patients. ``applied``: False where calibrating made the error larger; ``temperature`` is 1 then, which leaves the
-    model's probability as it is, and ``error_after`` still says what calibrating would have come to.
+    patients. ``applied``: False where calibrating would have made that error larger; ``temperature`` is 1 then, which
+    leaves the model's probability as it is, and ``error_after`` is ``error_before``.
     """
 
     temperature: float
@@ -89,7 +89,7 @@ def calibrate(
         patients=len(names),
         agreement=mean_interval(right.astype(np.float64), seed, patients.tolist()),
         error_before=before,
-        error_after=error,
+        error_after=error if applied else before,
         applied=applied,
     )
 
@@ -107,10 +107,10 @@ def calibration_error(
     """Return the expected calibration error and its 95 % interval over a bootstrap of patients.
 
     The mean over 10 bins of like size of |mean probability - share that agreed|, weighted by the bins' images; equal
-    probabilities stay in one bin. A perfect probability has an error above 0 too: shares of few images vary. A bootstrap
-    sample has that variation twice, its own and the sample's, so that its errors are larger than the error, and their
-    percentiles may leave it out. So the interval is that of the percentiles moved by the bias that the bootstrap shows
-    (its mean less the error), within 0..1, and always holds the error.
+    probabilities stay in one bin. A perfect probability has an error above 0 too: shares of few images vary. A sample of
+    the bootstrap varies twice, by its own chance and the data's, so that its errors are larger, and their percentiles
+    may leave the error of the data out. So the interval is that of the percentiles moved by the bias that the bootstrap
+    shows (its mean less the error), within 0..1, and always holds the error.
     """
     inner = np.unique(np.quantile(probability, np.linspace(0, 1, BINS + 1)[1:-1]))
     bins = np.searchsorted(inner, probability, side="left")

@@ -80,8 +80,8 @@ def calibration_sentence(facts: dict[str, Any], new: bool) -> str:
     agreed = f"{learned['agreement']['mean']:.0%} of held-back images came into the same cluster; calibration error"
     if not learned.get("applied", True):
         return (
-            f"{agreed} {before:.3f}; calibrating makes it larger ({after:.3f}), so that the probabilities are left "
-            "as they are (provisional: on the finished embedding)"
+            f"{agreed} {before:.3f}; calibrating makes it larger, so that the probabilities are left as they are "
+            "(provisional: on the finished embedding)"
         )
     return f"{agreed} {before:.3f}, after calibration {after:.3f} (provisional: on the finished embedding)"
 
