@@ -107,10 +107,10 @@ def calibration_error(
     """Return the expected calibration error and its 95 % interval over a bootstrap of patients.
 
     The mean over 10 bins of like size of |mean probability - share that agreed|, weighted by the bins' images; equal
-    probabilities stay in one bin. A perfect probability has an error above 0 too: shares of few images vary. A sample of
-    the bootstrap varies twice, by its own chance and the data's, so that its errors are larger, and their percentiles
-    may leave the error of the data out. So the interval is that of the percentiles moved by the bias that the bootstrap
-    shows (its mean less the error), within 0..1, and always holds the error.
+    probabilities stay in one bin. A perfect probability has an error above 0 too: shares of few images vary. A sample
+    of the bootstrap varies twice, by its own chance and the data's, so that its errors are larger, and their
+    percentiles may leave the error of the data out. So the interval is that of the percentiles moved by the bias that
+    the bootstrap shows (its mean less the error), within 0..1, and always holds the error.
     """
     inner = np.unique(np.quantile(probability, np.linspace(0, 1, BINS + 1)[1:-1]))
     bins = np.searchsorted(inner, probability, side="left")
