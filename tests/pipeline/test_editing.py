@@ -134,7 +134,7 @@ def test_an_original_id_is_refused_and_not_repeated(known: Path, text: str) -> N
         ("merge", ["0", "1"], {"why": text}),
         ("flag", ["0"], {"why": "motion", "who": text}),
     ):
-        with pytest.raises(InputError, match="holds an original id or name of a patient") as raised:
+        with pytest.raises(InputError, match="holds the original id of a patient") as raised:
             edit_run(known, action, values, **notes)
         assert not re.search("zzyzx|4711|jane", str(raised.value), re.IGNORECASE)
     assert not (known / "decisions.jsonl").exists()

@@ -28,7 +28,6 @@ from medstrata.errors import InputError, RunFolderError
 from medstrata.images.catalog import ID_DIGITS, SOURCES_FILE
 from medstrata.run import RunFolder
 
-NAMING = ("patient_id", "patient_name")  # columns of private/sources.parquet, as far as they are there
 SHORTEST_ID = 4  # characters: shorter ones are words and numbers of plain text too
 
 
@@ -117,24 +116,20 @@ def _count(out: Path) -> int:
 
 
 def _checked(out: Path, what: str, text: str) -> str:
-    """Return the text of ``check_text``; InputError where it names a patient by what stands in ``private/``.
+    """Return the text of ``check_text``; InputError where it holds the original id of a patient.
 
-    Ids and names of at least ``SHORTEST_ID`` characters count, in any case of letters, as whole words. Where
-    ``private/`` was removed nothing can be compared.
+    Ids of at least ``SHORTEST_ID`` characters count, in any case of letters, as whole words. Where ``private/`` was
+    removed nothing can be compared.
     """
     plain = check_text(what, text)
     file = out / SOURCES_FILE
     if not plain or not file.exists():
         return plain
-    known = (
-        value.strip().casefold()
-        for name in set(pq.read_schema(file).names) & set(NAMING)
-        for value in pc.unique(pq.read_table(file, columns=[name])[name]).to_pylist()
-        if value
-    )
+    original = pc.unique(pq.read_table(file, columns=["patient_id"])["patient_id"]).to_pylist()
+    known = [(value or "").strip().casefold() for value in original]
     if any(_is_word_of(one, plain.casefold()) for one in known if len(one) >= SHORTEST_ID):
         raise InputError(
-            f"The {what} holds an original id or name of a patient of this run. Decisions are passed on with OUT: "
+            f"The {what} holds the original id of a patient of this run. Decisions are passed on with OUT: "
             "write it without, or flag the image by its image_id."
         )
     return plain
