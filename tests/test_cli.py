@@ -332,6 +332,18 @@ def test_wrong_command_lines_are_exit_code_2(arguments: tuple[str, ...]) -> None
     assert medstrata(*arguments).code == 2
 
 
+def test_a_range_of_numbers_is_told_where_it_belongs(tmp_path: Path) -> None:
+    answer = medstrata("run", tmp_path, tmp_path / "out", "--clusters", "2-5")
+    assert answer.code == 2 and "validate OUT --clusters 2-5" in " ".join(answer.err.split())
+
+
+def test_only_commands_that_make_a_run_folder_say_so() -> None:
+    makes = "made if it is not there"
+    assert [name for name in ("run", "scan", "validate", "edit", "export") if makes in medstrata(name, "-h").out] == [
+        *("run", "scan")
+    ]
+
+
 def test_help_and_import_are_quick() -> None:
     def seconds(*command: str) -> float:
         best = 9.0

@@ -97,3 +97,38 @@ def test_everyone_agrees_and_a_single_patient() -> None:
 def test_rows_that_do_not_belong_together(soft: Floats, agreed: NDArray[np.bool_], patients: NDArray[np.str_]) -> None:
     with pytest.raises(InputError, match="one agreement and one patient"):
         calibrate(soft, agreed, patients)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_interval_holds_its_own_estimate(seed: int) -> None:
+    """A perfect probability of few patients: the error is chance alone, and a bootstrap has chance twice."""
+    generator = np.random.default_rng(seed)
+    probability = generator.uniform(0.5, 1, 60)
+    agreed = generator.random(60) < probability
+    found = calibration_error(probability, agreed, np.arange(60).astype(str))
+    low, mean, high = found["low"], found["mean"], found["high"]
+    assert low is not None and mean is not None and high is not None
+    assert 0 <= low < mean < high <= 1
+
+
+def test_calibration_that_makes_it_worse_is_not_applied() -> None:
+    """Of a perfect probability and few patients a temperature is learned from chance: better for some, not for all."""
+    generator = np.random.default_rng(0)
+    soft = softmax(generator.normal(0, 2, (200, 2)), axis=1)
+    agreed = generator.random(200) < soft.max(axis=1)
+    results = [
+        calibrate(soft[rows], agreed[rows], rows.astype(str))
+        for rows in generator.permuted(np.tile(np.arange(200), (20, 1)), axis=1)[:, :40]
+    ]
+    for found in results:
+        assert found.applied or (found.temperature == 1.0 and found.error_after == found.error_before)
+    assert {found.applied for found in results} == {True, False}
+
+
+def test_calibration_is_applied_to_few_images_that_need_it() -> None:
+    """The calibration error of 60 images is chance; their likelihood tells that the model is too sure."""
+    found = []
+    for seed in range(10):
+        soft, agreed, _ = planted(3.0, 60, seed)
+        found.append(calibrate(soft, agreed, np.arange(60).astype(str)))
+    assert sum(one.applied and one.temperature > 1.5 for one in found) >= 9

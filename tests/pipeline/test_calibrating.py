@@ -69,3 +69,13 @@ def test_a_model_that_is_too_sure_is_cooled(assignment: str) -> None:
     assert facts["fit"]["error_after"]["mean"] < facts["fit"]["error_before"]["mean"]
     assert facts["fit"]["temperature"] > 1.5
     assert (facts["fit"] == facts["new"]) is (assignment == "own")  # readers by k-means say nothing of prototypes
+
+
+def test_calibration_that_is_not_applied_is_said() -> None:
+    learned = {"agreement": {"mean": 0.9}, "error_before": {"mean": 0.02}, "error_after": {"mean": 0.03}}
+    facts = {"calibrated": True, "fit": learned | {"applied": False}, "new": learned | {"applied": True}}
+    said = calibration_sentence(facts, new=False)
+    assert "error 0.020; calibrating makes the probabilities of held-back patients worse" in said
+    assert "0.020, after calibration 0.030, a difference of few images" in calibration_sentence(facts, new=True)
+    smaller = learned | {"error_after": {"mean": 0.01}, "applied": True}
+    assert "after calibration 0.010 (provisional" in calibration_sentence(facts | {"new": smaller}, new=True)

@@ -168,3 +168,31 @@ def test_settings_that_differ() -> None:
         {"key": "kind.modality", "first": "CT", "second": "MR"},
         {"key": "spacing", "first": "none", "second": "1 × 0.5"},
     ]
+
+
+def test_verdicts_and_adjusting_of_both_runs_are_said(runs: tuple[Path, Path]) -> None:
+    first, second = runs
+    (first / "validation.json").write_text(json.dumps({"provisional": True, "supported": False}))
+    verdict = {"provisional": False, "supported": False, "verdict": "not fully tested"}
+    (second / "validation.json").write_text(json.dumps(verdict))
+    facts = {"columns": ["manufacturer", "kernel"], "before": 0.8512, "after": 0.12, "count": 2, "sentences": []}
+    (second / "adjustment.json").write_text(json.dumps(facts))
+    said: list[str] = []
+    html = compare_runs(first, second, say=said.append).read_text()
+    sentences = [
+        "The clusters of the first run are not validated.",
+        "The clusters of the second run are not fully tested. It adjusts for manufacturer and kernel: Cramér's V of "
+        "batches and clusters is 0.85 before and 0.12 after.",
+    ]
+    found = json.loads((second / "comparison" / "compare.json").read_text())
+    assert found["judged"] == sentences and [f"compare: {one}" for one in sentences] == said[1:3]
+    assert found["first"]["adjusted"] is None and found["second"]["adjusted"] == {
+        "columns": ["manufacturer", "kernel"],
+        "before": 0.8512,
+        "after": 0.12,
+    }
+    assert sentences[0] in html and "is 0.85 before and 0.12 after." in html
+    for earlier, word in ((True, "supported"), (False, "not supported")):  # files of earlier versions
+        (first / "validation.json").write_text(json.dumps({"provisional": False, "supported": earlier}))
+        compare_runs(first, second, say=said.append)
+        assert json.loads((second / "comparison" / "compare.json").read_text())["first"]["validity"] == word

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import run_folder
@@ -44,13 +47,13 @@ def test_each_action_adds_one_line_and_says_what_it_did(out: Path) -> None:
 def test_undo_takes_back_one_after_the_other(out: Path) -> None:
     for values in (["0", "1"], ["1", "2"]):
         edit_run(out, "merge", values)
-    assert edit_run(out, "undo", []) == "undone: clusters 1 and 2 are one"
+    assert edit_run(out, "undo", []) == "taken back: it no longer holds that clusters 1 and 2 are one"
     assert read_decided(out).members(0) == [0, 1]
-    assert edit_run(out, "undo", []) == "undone: clusters 0 and 1 are one"
+    assert edit_run(out, "undo", []) == "taken back: it no longer holds that clusters 0 and 1 are one"
     with pytest.raises(InputError, match="no decision to undo"):
         edit_run(out, "undo", [])
     edit_run(out, "rename", ["0", "a"])
-    assert edit_run(out, "undo", []) == "undone: cluster 0 is called “a”"
+    assert edit_run(out, "undo", []) == "taken back: it no longer holds that cluster 0 is called “a”"
 
 
 def test_what_is_about_another_fit_is_not_undone(out: Path) -> None:
@@ -80,6 +83,8 @@ def test_what_is_about_another_fit_is_not_undone(out: Path) -> None:
         ("flag", ["1"], "a\nb", "control or invisible"),
         ("flag", ["1", "2"], "a", "one cluster or one image_id"),
         ("flag", ["0123456789abcdef"], "a", "no image of this image_id"),
+        ("flag", ["nosuchid"], "a", "no such image and no such cluster.*numbered 0 to 2"),
+        ("flag", ["7"], "a", "no such cluster"),
         ("undo", ["1"], "", "takes no number"),
         ("undo", [], "", "no decision to undo"),
     ],
@@ -110,3 +115,37 @@ def test_a_line_that_cannot_be_read_stops_the_command_and_stays(out: Path) -> No
     assert (out / "decisions.jsonl").read_text() == "nonsense\n"
     assert "line 1" in medstrata("export", out, "--csv", out.parent / "a.csv").sentence
     assert medstrata("edit", out, "remove", 1).code == 2
+
+
+@pytest.fixture
+def known(out: Path) -> Path:
+    """The run with original ids of its own in private/: one with a hyphen, one short, one of letters."""
+    table = pq.read_table(out / "private" / "sources.parquet")
+    ids = ["ZZYZX-007", "abc", " Doe^Jane ", "", None] + ["4711"] * (len(table) - 5)
+    place = table.column_names.index("patient_id")
+    pq.write_table(table.set_column(place, "patient_id", [ids]), out / "private" / "sources.parquet")
+    return out
+
+
+@pytest.mark.parametrize("text", ["as in zzyzx-007, too", "ZZYZX-007", "doe^jane", "(4711)", "scan_4711_b"])
+def test_an_original_id_is_refused_and_not_repeated(known: Path, text: str) -> None:
+    for action, values, notes in (
+        ("rename", ["0", text], {}),
+        ("merge", ["0", "1"], {"why": text}),
+        ("flag", ["0"], {"why": "motion", "who": text}),
+    ):
+        with pytest.raises(InputError, match="holds the original id of a patient") as raised:
+            edit_run(known, action, values, **notes)
+        assert not re.search("zzyzx|4711|jane", str(raised.value), re.IGNORECASE)
+    assert not (known / "decisions.jsonl").exists()
+
+
+@pytest.mark.parametrize("text", ["abc", "ZZYZX-0071", "47110", "Jane", "zzyzx"])
+def test_other_words_are_taken(known: Path, text: str) -> None:
+    edit_run(known, "rename", ["0", text])
+
+
+def test_without_private_nothing_is_compared(known: Path) -> None:
+    shutil.rmtree(known / "private")
+    edit_run(known, "rename", ["0", "ZZYZX-007"])
+    assert not (known / "private").exists()

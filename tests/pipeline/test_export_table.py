@@ -15,8 +15,18 @@ from medstrata.errors import RunFolderError
 from medstrata.pipeline.editing import edit_run
 from medstrata.pipeline.export_table import check_tables, decided_table, write_tables
 
-COLUMNS = ["image_id", "cluster", "decided_cluster", "decided_name", "probability", "margin", "typicality", "novelty"]
-COLUMNS += ["flagged", "flag_reason"]
+COLUMNS = ["image_id", "patient", "cluster", "decided_cluster", "decided_name"]
+COLUMNS += [
+    "probability",
+    "calibrated",
+    "margin",
+    "typicality",
+    "novelty",
+    "novelty_p",
+    "novel",
+    "flagged",
+    "flag_reason",
+]
 
 
 @pytest.fixture
@@ -26,6 +36,11 @@ def out(tmp_path: Path) -> Path:
     study.labels[-1] = -1
     folder = run_folder.write_run_folder(tmp_path / "out", study)
     (folder / "model.safetensors").write_bytes(b"model")
+    calibrated = {"calibrated": [0.5] * 35 + [None], "novelty_p": [0.25] * 36, "novel": [False] * 35 + [True]}
+    table = pq.read_table(folder / "assignments.parquet")
+    for name, values in calibrated.items():
+        table = table.append_column(name, [values])
+    pq.write_table(table, folder / "assignments.parquet")
     edit_run(folder, "merge", ["0", "2"])
     edit_run(folder, "rename", ["2", 'a, "b"; ü'])
     edit_run(folder, "flag", ["1"], why="motion")
@@ -43,6 +58,7 @@ def test_the_whole_table(out: Path) -> None:
     assert [row["decided_name"] for row in rows] == ['a, "b"; ü'] * 12 + [""] * 9 + ['a, "b"; ü'] * 14 + [""]
     assert [row["flagged"] for row in rows] == [False] * 12 + [True] * 9 + [False] * 14 + [True]
     assert rows[12]["flag_reason"] == "motion; mirrored" and rows[13]["flag_reason"] == "motion"
+    assert [row["patient"] for row in rows] == [f"{index // 3:012x}" for index in range(36)], "joins a clinical table"
     assert table["probability"] == pq.read_table(out / "assignments.parquet")["probability"]
 
 
@@ -59,7 +75,16 @@ def test_the_three_files_say_the_same(out: Path, tmp_path: Path) -> None:
         for name in COLUMNS:
             expected = pytest.approx(row[name], abs=1e-6) if isinstance(row[name], float) else row[name]
             assert one[name] == expected
-            assert line[name] == str(one[name])
+            assert line[name] == ("" if one[name] is None else str(one[name]))
+
+
+def test_a_run_of_an_earlier_version_has_the_columns_that_it_has(out: Path) -> None:
+    table = pq.read_table(out / "assignments.parquet").drop_columns(["calibrated", "novelty_p", "novel"])
+    pq.write_table(table, out / "assignments.parquet")
+    (out / "catalog.parquet").unlink()
+    found = decided_table(out)
+    assert found.column_names == [one for one in COLUMNS if one not in ("calibrated", "novelty_p", "novel")]
+    assert found["patient"].null_count == 36
 
 
 def test_numbers_that_are_not_known_are_empty(out: Path, tmp_path: Path) -> None:

@@ -50,8 +50,10 @@ def test_more_refits_later_use_the_earlier_ones(run: Path, fitted_on: list[NDArr
     assert len(fitted_on) == 4 and found["stability"]["refits"] == {"seeds": 2, "patients": 2}
     later = kept(run)
     assert all(later[name] == first[name] for name in first if name.startswith("refit"))
-    assert validated(run, refits=1)["stability"]["refits"] == {"seeds": 1, "patients": 1}
-    assert len(fitted_on) == 4
+    answer = medstrata("validate", run, "--refits", 1, "--surrogates", 0)
+    assert "earlier calls have left 2 refits of each kind and 0 sets of images without groups" in answer.err
+    assert "0 whole fits again" in answer.err and len(fitted_on) == 4
+    assert json.loads((run / "validation.json").read_text()) == found, "a smaller call takes nothing away"
 
 
 def test_another_fit_empties_the_folder(run: Path, planted: Path, fitted_on: list[NDArray[Any]]) -> None:

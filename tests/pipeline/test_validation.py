@@ -15,7 +15,8 @@ from command_line import images, medstrata
 from dicom_factory import dataset, save
 from medstrata.evidence.validity.null import SPLITS
 from medstrata.pipeline import refits as refits_module
-from validated import finish, finished_run, kept, validated
+from medstrata.pipeline.validation import _sentences
+from validated import edit_plan, finish, finished_run, kept, validated
 
 ID = "PLANTED-77Q"
 
@@ -50,13 +51,34 @@ def test_nineteen_surrogates_are_needed_and_three_refits(run: Path) -> None:
     assert few["supported"] is False
     assert "fewer than three refits of each kind were made" in few["sentence"]
     assert "19 are needed" in few["sentence"]
+    assert few["verdict"] == "not fully tested" and few["sentence"].startswith("Not fully tested: ")
+    page = (run / "report.html").read_text()
+    assert "The clusters are not fully tested" in page and "clusters are not supported" not in page
 
 
-def test_what_run_writes_is_provisional_and_supports_nothing(planted: Path) -> None:
+def test_a_smaller_call_uses_what_is_there(run: Path) -> None:
+    whole = validated(run, surrogates=19)
+    assert validated(run, refits=1, surrogates=0) == whole
+    stages = json.loads((run / "run.json").read_text())["stages"]
+    assert (stages["validate"]["refits"], stages["validate"]["surrogates"]) == (3, 19)
+
+
+def test_what_run_writes_is_provisional_and_supports_nothing(planted: Path, tmp_path: Path) -> None:
     found = json.loads((planted / "validation.json").read_text())
     assert (found["provisional"], found["supported"], found["clusters"], found["null"]) == (True, False, [], None)
     assert found["stability"]["refits"] == {"seeds": 0, "patients": 5}
-    assert "medstrata validate OUT" in found["sentence"]
+    assert "medstrata validate OUT" in found["sentence"] and found["verdict"] == "not fully tested"
+    assert found["n_clusters"] == {
+        "used": 3,
+        "recommended": None,
+        "plausible": [],
+        "sentence": "The number of clusters was not looked at yet.",
+        "images": 0,
+        "curves": {},
+    }
+    assert found.keys() ^ validated(Path(shutil.copytree(planted, tmp_path / "out")), refits=1).keys() == {
+        *("images", "patients")
+    }
 
 
 def test_consensus_is_of_the_refits(run: Path) -> None:
@@ -125,7 +147,10 @@ def test_labels_are_compared_and_change_nothing(run: Path, tmp_path: Path) -> No
     plain = validated(run)
     labelled = validated(Path(shutil.copytree(run, tmp_path / "labelled")), labels=tmp_path / "labels.npz")
     assert plain["labels"] is None and labelled["labels"]["labelled"] == 60
-    assert {**labelled, "labels": None} == plain and kept(tmp_path / "labelled") == kept(run)
+    found = kept(tmp_path / "labelled")
+    assert json.loads(found.pop("labels.json")) == labelled["labels"]
+    assert {**labelled, "labels": None} == plain and found == kept(run)
+    assert validated(tmp_path / "labelled") == labelled, "what an earlier call found is kept"
     page = (tmp_path / "labelled" / "report.html").read_text()
     assert "Agreement with known classes, which no fit has seen" in page
 
@@ -201,6 +226,7 @@ def test_original_ids_of_images_and_table_stay_private(tmp_path: Path) -> None:
     found = json.loads((out / "validation.json").read_text())
     assert found["patients"] == 24 and found["associations"]["patients"] == 24
     assert "1 row not used: the id is not known to this run" in answer.err
+    assert f"1 column not used: all values are the same (remark {ID})" in answer.err
     files = [path for path in out.rglob("*") if path.is_file() and "private" not in path.relative_to(out).parts]
     assert {"model_card.md", "validation.json", "table_one.csv"} <= {path.name for path in files}
     for path in files:
@@ -210,3 +236,49 @@ def test_original_ids_of_images_and_table_stay_private(tmp_path: Path) -> None:
         values = held.replace(f"remark {ID}".encode(), b"")  # the name of a column is the user's own
         assert ID.encode() not in values, path.name
     assert ID not in answer.err.replace(f"remark {ID}", "")
+
+
+def test_the_clinical_table_of_an_earlier_call_is_kept_until_there_is_another(tmp_path: Path) -> None:
+    out = finish(write_patients(tmp_path), tmp_path / "out")
+    quick = ("--refits", 1, "--surrogates", 0)
+    assert medstrata("validate", out, *quick, "--clinical", tmp_path / "table.csv").code == 0
+    first = json.loads((out / "validation.json").read_text())["associations"]
+    assert first is not None
+    answer = medstrata("validate", out, *quick, "--clusters", "2-50")
+    assert "the clinical table of the earlier call is kept" in answer.err
+    assert "Numbers above 16 were asked for and left out" in answer.err
+    assert json.loads((out / "validation.json").read_text())["associations"] == first
+    (tmp_path / "other.csv").write_text((tmp_path / "table.csv").read_text().replace("age", "weight"))
+    answer = medstrata("validate", out, *quick, "--clinical", tmp_path / "other.csv")
+    assert answer.code == 0 and "earlier call is kept" not in answer.err
+    second = json.loads((out / "validation.json").read_text())["associations"]
+    assert [one["variable"] for one in second["associations"]] == ["weight"]
+    edit_plan(out, seed=5)
+    assert medstrata("fit", out).code == 0 and medstrata("assign", out).code == 0
+    answer = medstrata("validate", out, *quick)
+    assert answer.code == 0 and "earlier call is kept" not in answer.err
+    assert json.loads((out / "validation.json").read_text())["associations"] is None, "that was another fit"
+    assert not (out / "validation" / "table_one.csv").exists()
+
+
+def test_what_is_not_tested_is_said_with_its_reason_and_the_names_of_columns() -> None:
+    names = [f"c{number}" for number in range(8)]
+    clinical: dict[str, Any] = {
+        "associations": [{"finding": False, "variable": one, "reason": "too few"} for one in ("a", "b")],
+        "rows_not_used": {"no id": 1},
+        "columns_not_used": {"dates": names, "no name in the header": [""]},
+        "remarks": ["age: -999 stands 2 times, taken as missing"],
+        "findings": 0,
+        "tests": 0,
+    }
+    result = {"sentence": "S.", "clusters": [], "n_clusters": {"sentence": "N."}, "labels": None}
+    assert _sentences(result | {"associations": clinical}) == [
+        "S.",
+        "N.",
+        "0 of 0 tests of clinical data are findings",
+        "age: -999 stands 2 times, taken as missing",
+        "2 columns not tested: too few (a, b)",
+        "1 row not used: no id",
+        "8 columns not used: dates (c0, c1, c2, c3, c4 and 3 more)",
+        "1 column not used: no name in the header (no name)",
+    ]

@@ -8,12 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder or zip of images, or one .npz/.npy array.")]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="Run folder; made if it is not there.")]
+NewOut = Annotated[Path, typer.Argument(metavar="OUT", help="Run folder; made if it is not there.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Run folder, made by run or scan.")]
 
 
 def _cluster_number(value: str | None) -> str | None:
     if value not in (None, "auto") and not (value.isdigit() and int(value) >= 2):
-        raise typer.BadParameter("give a whole number, at least 2, or auto")
+        raise typer.BadParameter(
+            "give a whole number, at least 2, or auto; a range is looked at after the run: "
+            "medstrata validate OUT --clusters 2-5"
+        )
     return value
 
 

@@ -18,6 +18,7 @@ from medstrata.commands.options import (
     Goal,
     Input,
     Method,
+    NewOut,
     Out,
     Redo,
     Seed,
@@ -37,7 +38,7 @@ def _plan_options(**values: Any) -> Any:
 
 def run(  # noqa: PLR0913 - one parameter per option
     input_path: Input,
-    out: Out,
+    out: NewOut,
     clusters: Clusters = None,
     method: Method = None,
     seed: Seed = None,
@@ -75,7 +76,7 @@ def run(  # noqa: PLR0913 - one parameter per option
         print(report_file)
 
 
-def scan(input_path: Input, out: Out, workers: Workers = 0, redo: Redo = False) -> None:
+def scan(input_path: Input, out: NewOut, workers: Workers = 0, redo: Redo = False) -> None:
     """Read headers only: OUT/catalog.parquet, one row per image, a reason for everything left out."""
     do_stage("scan", out, redo, input_path, workers=workers)
 

@@ -77,10 +77,14 @@ def calibration_sentence(facts: dict[str, Any], new: bool) -> str:
         return f"probabilities are not calibrated. {facts['reason']}"
     learned = facts["new" if new else "fit"]
     before, after = (learned[name]["mean"] for name in ("error_before", "error_after"))
-    return (
-        f"{learned['agreement']['mean']:.0%} of held-back images came into the same cluster; calibration error "
-        f"{before:.3f}, after calibration {after:.3f} (provisional: on the finished embedding)"
-    )
+    agreed = f"{learned['agreement']['mean']:.0%} of held-back images came into the same cluster; calibration error"
+    if not learned.get("applied", True):
+        return (
+            f"{agreed} {before:.3f}; calibrating makes the probabilities of held-back patients worse, so "
+            "they are left as they are (provisional: on the finished embedding)"
+        )
+    chance = ", a difference of few images: their likelihood is better" if after > before else ""
+    return f"{agreed} {before:.3f}, after calibration {after:.3f}{chance} (provisional: on the finished embedding)"
 
 
 def write_drift(out: Path, batch: Batch, reference: FitReference, q: Floats) -> str:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from medstrata.decisions import model_checksum
 from medstrata.errors import RunFolderError
 from medstrata.evidence.comparison import Comparison, compare_labels
+from medstrata.pipeline.adjusting import FILE as ADJUSTMENT
 from medstrata.pipeline.export import check_outside
 from medstrata.pipeline.inputs import input_of
 from medstrata.pipeline.joining import BY_ID, Joined, join_images
@@ -47,6 +48,7 @@ def compare_runs(first: Path, second: Path, target: Path | None = None, say: Cal
     compared = compare_labels(*(each["cluster"].to_numpy().astype(np.int64) for each in rows))
     images = _images(rows, compared)
     numbers = _numbers((first, second), (len(tables[0]), len(tables[1])), joined, compared)
+    numbers["judged"] = _judged(numbers)
     run = read_run_folder(second)
     flow = flow_figure(compared)
     folder = target or second / FOLDER
@@ -57,8 +59,8 @@ def compare_runs(first: Path, second: Path, target: Path | None = None, say: Cal
                 part.write_bytes(content)
         write_json(folder / NUMBERS, numbers)
     say(f"compare: {numbers['shared']} images joined by {joined.by}")
-    for caution in numbers["cautions"]:
-        say(f"compare: {caution}")
+    for sentence in (*numbers["cautions"], *numbers["judged"]):
+        say(f"compare: {sentence}")
     say(f"compare: adjusted Rand index {compared.ari:.2f}; {numbers['moved']} images moved")
     return folder / PAGE
 
@@ -117,7 +119,37 @@ def _described(out: Path, alone: int) -> dict[str, Any]:
     plan, stages = read_json(out / "plan.json"), RunFolder(out).state()["stages"]
     finished = str(stages.get("assign", {}).get("finished", ""))[:10]
     described = {key: plan.get(key) for key in ("method", "seed", "n_clusters")}
-    return described | {"finished": finished, "model": model_checksum(out), "alone": alone}
+    described |= {"finished": finished, "model": model_checksum(out), "alone": alone}
+    return described | {"validity": _validity(out), "adjusted": _adjusted(out)}
+
+
+def _validity(out: Path) -> str:
+    """Return the verdict on the clusters of a run, "not validated" where ``medstrata validate`` was not run on it."""
+    found = read_json(out / "validation.json") if (out / "validation.json").exists() else {"provisional": True}
+    if found["provisional"]:
+        return "not validated"
+    return str(found.get("verdict") or ("supported" if found["supported"] else "not supported"))
+
+
+def _adjusted(out: Path) -> dict[str, Any] | None:
+    """Return what a run adjusts for, with Cramér's V of batches and clusters before and after; None: for nothing."""
+    facts = read_json(out / ADJUSTMENT) if (out / ADJUSTMENT).exists() else {}
+    return {key: facts[key] for key in ("columns", "before", "after")} if "after" in facts else None
+
+
+def _judged(numbers: dict[str, Any]) -> list[str]:
+    """Say of each run whether its clusters are supported, and what adjusting came to."""
+    said = []
+    for which in ("first", "second"):
+        run = numbers[which]
+        sentence = f"The clusters of the {which} run are {run['validity']}."
+        if adjusted := run["adjusted"]:
+            sentence += (
+                f" It adjusts for {' and '.join(adjusted['columns'])}: Cramér's V of batches and clusters is "
+                f"{adjusted['before']:.2f} before and {adjusted['after']:.2f} after."
+            )
+        said.append(sentence)
+    return said
 
 
 def _cautions(folders: tuple[Path, Path], joined: Joined) -> list[str]:

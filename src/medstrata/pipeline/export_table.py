@@ -15,18 +15,27 @@ from medstrata.decisions import read_decided
 from medstrata.errors import RunFolderError
 from medstrata.pipeline.export import check_outside
 from medstrata.pipeline.inputs import input_of
+from medstrata.pipeline.patients import known_patients
 from medstrata.run import RunFolder, atomic, write_json, write_table
 
-NUMBERS = ("probability", "margin", "typicality", "novelty")
+SURE = (
+    "probability",
+    "calibrated",
+    "margin",
+    "typicality",
+    "novelty",
+    "novelty_p",
+    "novel",
+)  # as far as they are there
 
 
 def decided_table(out: Path) -> pa.Table:
-    """Return one row per clustered image: ``image_id``, ``cluster`` and what a person made of it.
+    """Return one row per clustered image: ``image_id``, ``patient``, ``cluster`` and what a person made of it.
 
     ``cluster`` is the model's (-1: rejected), ``decided_cluster`` the lowest number of those that it was merged with,
-    ``decided_name`` the name that a person gave it ("": none); then ``probability``, ``margin``, ``typicality``,
-    ``novelty`` as in assignments.parquet; ``flagged`` and ``flag_reason``: whether a person flagged the image or its
-    cluster, and why.
+    ``decided_name`` the name that a person gave it ("": none); then ``SURE``, as in assignments.parquet, which a run of
+    an earlier version may hold some of only; ``flagged`` and ``flag_reason``: whether a person flagged the image or its
+    cluster, and why. ``patient`` is the pseudonym, as in catalog.parquet; null where the headers tell none.
 
     Raises
     ------
@@ -45,11 +54,12 @@ def decided_table(out: Path) -> pa.Table:
     ]
     columns = {
         "image_id": table["image_id"],
+        "patient": pa.array(known_patients(out, table["image_id"].to_pylist()), pa.string()),
         "cluster": table["cluster"],
         "decided_cluster": pa.array([decided.group(cluster) for cluster in clusters], pa.int32()),
         "decided_name": pa.array([names[cluster] for cluster in clusters], pa.string()),
     }
-    columns |= {name: table[name] for name in NUMBERS}
+    columns |= {name: table[name] for name in SURE if name in table.column_names}
     columns |= {
         "flagged": pa.array([bool(found) for found in reasons], pa.bool_()),
         "flag_reason": pa.array(["; ".join(found) for found in reasons], pa.string()),
@@ -88,9 +98,9 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
     """Rows as CSV and JSON hold them: six digits of a number are enough, one that is not known is None."""
     rows: list[dict[str, Any]] = table.to_pylist()
     for row in rows:
-        for name in NUMBERS:
-            value = row[name]
-            row[name] = round(value, 6) if value is not None and math.isfinite(value) else None
+        for name, value in row.items():
+            if isinstance(value, float):
+                row[name] = round(value, 6) if math.isfinite(value) else None
     return rows
 
 

@@ -29,6 +29,7 @@ RECIPE = 2  # of refits and surrogates; raised when they are made in another way
 SEED_STEP = 1000  # between the seeds of the kinds of refit: more of one kind never repeat the other
 SHORTER = 0.5  # of the epochs of a fit, in the short fits of the null
 FOLDER = "validation"
+REAL, WITHOUT_GROUPS = "real images", "images without groups"  # whose halves are fitted
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,11 @@ def open_folder(out: Path) -> Path:
 
 
 def refits(material: Material, folder: Path, count: int, progress: Progress) -> list[Refit]:
-    """Make ``count`` refits of each kind, or read those that are there.
-
-    A refit that would not leave any patient out, or that would see fewer images than clusters, is not made.
-    """
+    """Make ``count`` refits of each kind, or read those that are there."""
     found = []
     for number in range(count):
-        for kind in KINDS:
-            seed = (material.plan.seed + 1 + number + SEED_STEP * KINDS.index(kind)) % (1 << 32)
-            share = PART if kind == "patients" else 1.0
-            seen = some_patients(material.patients, share, seed)
-            if (kind == "patients" and seen.all()) or seen.sum() < int(material.plan.n_clusters):
-                continue
-            file = folder / f"refit-{kind}-{number}.npy"
+        for kind, seed, seen in _planned(material, number):
+            file = _file_of_refit(folder, kind, number)
             if not file.exists():
                 name = f"refit {2 * number + KINDS.index(kind) + 1} of {2 * count}"
                 labels = _refit(material, seen, seed, _named(progress, name))
@@ -102,6 +95,46 @@ def refits(material: Material, folder: Path, count: int, progress: Progress) -> 
                     np.save(stream, labels)
             found.append(Refit(kind, np.load(file), seen))
     return found
+
+
+def kept_refits(material: Material, folder: Path) -> int:
+    """Return how many refits of each kind earlier calls have left behind."""
+    number = 0
+    while planned := _planned(material, number):
+        if not all(_file_of_refit(folder, kind, number).exists() for kind, _, _ in planned):
+            break
+        number += 1
+    return number
+
+
+def kept_splits(folder: Path, name: str) -> int:
+    """Return of how many splits of ``REAL`` images, or of those ``WITHOUT_GROUPS``, statistics are there already."""
+    number = 0
+    while _file_of_null(folder, name, number).exists():
+        number += 1
+    return number
+
+
+def _planned(material: Material, number: int) -> list[tuple[str, int, NDArray[np.bool_]]]:
+    """Return kind, seed and the images that are seen (N,) of the refits of this number.
+
+    One that would not leave any patient out, or that would see fewer images than clusters, is not made.
+    """
+    found = []
+    for kind in KINDS:
+        seed = (material.plan.seed + 1 + number + SEED_STEP * KINDS.index(kind)) % (1 << 32)
+        seen = some_patients(material.patients, PART if kind == "patients" else 1.0, seed)
+        if not (kind == "patients" and seen.all()) and seen.sum() >= int(material.plan.n_clusters):
+            found.append((kind, seed, seen))
+    return found
+
+
+def _file_of_refit(folder: Path, kind: str, number: int) -> Path:
+    return folder / f"refit-{kind}-{number}.npy"
+
+
+def _file_of_null(folder: Path, name: str, number: int) -> Path:
+    return folder / f"{name.replace(' ', '-')}-{number}.json"
 
 
 def _named(progress: Progress, name: str) -> Progress:
@@ -142,8 +175,8 @@ def null_statistics(
         return null.surrogate_split(images, patients, fit, [plan.seed, FIRST_SURROGATE + number])
 
     return (
-        list(_kept(folder, "real images", real, null.SPLITS, progress)),
-        list(_kept(folder, "images without groups", without_groups, surrogates, progress)),
+        list(_kept(folder, REAL, real, null.SPLITS, progress)),
+        list(_kept(folder, WITHOUT_GROUPS, without_groups, surrogates, progress)),
     )
 
 
@@ -164,7 +197,7 @@ def _kept(
 ) -> Iterator[null.Statistics]:
     """Yield ``count`` results of ``work``, each written when done and read when there."""
     for number in range(count):
-        file = folder / f"{name.replace(' ', '-')}-{number}.json"
+        file = _file_of_null(folder, name, number)
         if not file.exists():
             progress(f"null: {name}", number, count)
             write_json(file, work(number))

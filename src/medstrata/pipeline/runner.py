@@ -139,14 +139,14 @@ def validate_run(job: Job, settings: ValidationSettings) -> None:
         for earlier in STAGES[: NAMES.index("assign") + 1]:
             _check_current(earlier, job)
         started = time.monotonic()
-        validate(job.path, job.device, settings, job.progress, job.say)
+        found = validate(job.path, job.device, settings, job.progress, job.say)
         stage = STAGES[NAMES.index("validate")]
         job.folder.mark(
             stage.name,
             stage.token(job),
             time.monotonic() - started,
-            refits=settings.refits,
-            surrogates=settings.surrogates,
+            refits=found["stability"]["refits"]["seeds"],
+            surrogates=len(found["null"]["replication"]["surrogates"]) if found["null"] else 0,
         )
         _do(STAGES[NAMES.index("report")], job)
 

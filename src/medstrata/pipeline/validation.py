@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,24 @@ from medstrata.evidence.validity.agreement import consensus_matrix
 from medstrata.evidence.validity.cluster_number import number_of_clusters
 from medstrata.evidence.validity.null import SPLITS, null_test
 from medstrata.evidence.validity.stability import PART, Refit, consensus, some_patients, stability
-from medstrata.evidence.validity.verdict import judge
+from medstrata.evidence.validity.verdict import NOT_FULLY_TESTED, judge
 from medstrata.images.plan import load_plan
+from medstrata.learning.cluster_number import possible
 from medstrata.learning.reading import read_clusters, sample
 from medstrata.pipeline.associating import clinical_associations, technical_associations
 from medstrata.pipeline.patients import patients_of
-from medstrata.pipeline.refits import Material, material_of, null_statistics, open_folder, refits, settings_used
+from medstrata.pipeline.refits import (
+    REAL,
+    WITHOUT_GROUPS,
+    Material,
+    kept_refits,
+    kept_splits,
+    material_of,
+    null_statistics,
+    open_folder,
+    refits,
+    settings_used,
+)
 from medstrata.pipeline.scoring import score_run
 from medstrata.pipeline.validation_settings import ValidationSettings
 from medstrata.report.wording import things
@@ -33,6 +46,15 @@ PROVISIONAL_IMAGES = 2000
 FEWEST_PATIENTS = 20  # of which halves can be fitted
 MOST_CLUSTERS = 10
 SAID_FINDINGS = 10  # on the console; all are in the report
+SAID_COLUMNS = 5  # that are named on the console for one reason
+NOT_LOOKED_AT: dict[str, Any] = {
+    "used": None,
+    "recommended": None,
+    "plausible": [],
+    "sentence": "The number of clusters was not looked at yet.",
+    "images": 0,
+    "curves": {},
+}
 
 
 def provisional(out: Path) -> dict[str, Any]:
@@ -45,9 +67,12 @@ def provisional(out: Path) -> dict[str, Any]:
         "provisional": True,
         "sentence": "Not validated yet: what follows looks at one fixed embedding and supports nothing. "
         "Run: medstrata validate OUT",
+        "verdict": NOT_FULLY_TESTED,
         "clusters": [],
+        "n_clusters": NOT_LOOKED_AT | {"used": int(read_json(out / "model.json")["n_clusters"])},
         "confounders": technical_associations(out),
         "associations": None,
+        "labels": None,
         "stability": _on_the_fixed_embedding(out),
         "null": None,
         "settings": {"share_of_patients": PART},
@@ -90,11 +115,14 @@ def validate(
     folder = open_folder(out)
     # First what can fail by a file that the user has to mend, then what takes long.
     clinical = None if settings.clinical is None else clinical_associations(out, settings.clinical, folder)
+    clinical = _kept(folder / "clinical.json", clinical, "the clinical table", say)
     labels = None if settings.labels is None else score_run(out, settings.labels)
+    labels = _kept(folder / "labels.json", labels, "the comparison with known classes", say)
+    settings = _with_kept(settings, material, folder, say)
     confounders = technical_associations(out)
     nearest = np.asarray(pq.read_table(out / "assignments.parquet", columns=["nearest"])["nearest"])
     sizes = np.bincount(nearest, minlength=int(material.plan.n_clusters)).tolist()
-    say(f"validate: {_announcement(material, settings, len(sizes))}")
+    say(f"validate: {_announcement(material, folder, settings, len(sizes))}")
     made = refits(material, folder, settings.refits, progress)
     _write_consensus(folder, material, made)
     found = stability(material.reference, made, len(sizes))
@@ -103,6 +131,7 @@ def validate(
     verdict = judge(found, null, sizes)
     result = {
         "supported": verdict["supported"],
+        "verdict": verdict["verdict"],
         "provisional": False,
         "sentence": verdict["sentence"],
         "remark": verdict["remark"],
@@ -123,25 +152,58 @@ def validate(
     return result
 
 
+def _kept(file: Path, found: dict[str, Any] | None, what: str, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """Return what was found now; else what an earlier call found of the same fit, whose ``file`` is still there."""
+    if found is not None:
+        write_json(file, found)
+        return found
+    if not file.exists():
+        return None
+    say(f"validate: {what} of the earlier call is kept")
+    kept: dict[str, Any] = read_json(file)
+    return kept
+
+
+def _with_kept(
+    settings: ValidationSettings, material: Material, folder: Path, say: Callable[[str], None]
+) -> ValidationSettings:
+    """Return the settings with as many refits and surrogates as are there: a smaller number never takes any away."""
+    there = kept_refits(material, folder), kept_splits(folder, WITHOUT_GROUPS)
+    if there[0] > settings.refits or there[1] > settings.surrogates:
+        say(
+            f"validate: earlier calls have left {things(there[0], 'refits')} of each kind and "
+            f"{things(there[1], 'sets')} of images without groups; all of them are used"
+        )
+    return replace(settings, refits=max(settings.refits, there[0]), surrogates=max(settings.surrogates, there[1]))
+
+
 def _number(out: Path, used: int, numbers: tuple[int, int] | None, progress: Progress) -> dict[str, Any]:
     """Return what the embedding of the run says of the number of clusters, and the number that was used."""
     ids = pq.read_table(out / "assignments.parquet", columns=["image_id"])["image_id"].to_pylist()
     low, high = numbers or (1, max(MOST_CLUSTERS, used + 4))
     z, seed = np.load(out / "embeddings.npy"), load_plan(out / "plan.json").seed
-    return {"used": used, **number_of_clusters(z, patients_of(out, ids), range(low, high + 1), seed, progress)}
+    found = {"used": used, **number_of_clusters(z, patients_of(out, ids), range(low, high + 1), seed, progress)}
+    most = max(possible(range(low, high + 1), found["images"]))
+    if numbers is not None and most < high:
+        found["sentence"] += (
+            f" Numbers above {most} were asked for and left out: clusters of fewer than three of the "
+            f"{things(found['images'], 'images')} looked at say nothing."
+        )
+    return found
 
 
-def _announcement(material: Material, settings: ValidationSettings, n_clusters: int) -> str:
+def _announcement(material: Material, folder: Path, settings: ValidationSettings, n_clusters: int) -> str:
     """Say what is going to be done, so that nobody waits without knowing for what."""
     patients = len(np.unique(material.patients))
-    work = [f"{things(2 * settings.refits, 'whole fits')} again"]
+    work = [f"{things(2 * (settings.refits - kept_refits(material, folder)), 'whole fits')} again"]
     if settings.surrogates and patients < _fewest(n_clusters):
         work.append(
             f"no images without groups, since {things(patients, 'patients')} are too few for fits on halves of them "
             f"(at least {_fewest(n_clusters)})"
         )
     elif settings.surrogates:
-        count = things(2 * (SPLITS + settings.surrogates), "short fits")
+        splits = SPLITS + settings.surrogates - sum(kept_splits(folder, name) for name in (REAL, WITHOUT_GROUPS))
+        count = things(2 * splits, "short fits")
         work.append(f"{count} of halves, of these images and of images without groups")
     images = things(len(material.image_ids), "images")
     if patients < len(material.image_ids):
@@ -180,9 +242,24 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     tests = things(clinical["tests"], "tests")
     found = f"{clinical['findings']} of {tests}" if clinical["findings"] else f"none of {tests}"
     said.append(f"differences between clusters were found by {found} of clinical data")
+    said += clinical["remarks"]
+    untested: dict[str, dict[str, None]] = {}  # a column once, though its missing values are a test of their own
+    for one in clinical["associations"]:
+        if one["reason"]:
+            untested.setdefault(one["reason"], {})[one["variable"]] = None
+    said += [
+        f"{things(len(names), 'columns')} not tested: {why} ({_named(list(names))})" for why, names in untested.items()
+    ]
     said += [f"{things(count, 'rows')} not used: {reason}" for reason, count in clinical["rows_not_used"].items()]
     columns = clinical["columns_not_used"].items()
-    return said + [f"{things(len(names), 'columns')} not used: {reason}" for reason, names in columns]
+    return said + [f"{things(len(names), 'columns')} not used: {why} ({_named(names)})" for why, names in columns]
+
+
+def _named(names: Sequence[str]) -> str:
+    """Return "a, b", the first few of many; a column without one is said to have none."""
+    named = [name or "no name" for name in names[:SAID_COLUMNS]]
+    more = len(names) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 def _write_consensus(folder: Path, material: Material, made: list[Refit]) -> None:

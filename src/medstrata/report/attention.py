@@ -77,7 +77,7 @@ def _validity(validity: Validity | None) -> list[Finding]:
     if validity is None or validity.provisional:
         return []
     if not validity.supported:
-        return [Finding("validity", "The clusters are not supported", validity.sentence, serious=True)]
+        return [Finding("validity", f"The clusters are {validity.outcome}", validity.sentence, serious=True)]
     return [Finding("validity", "The clusters were validated", validity.whole)]
 
 

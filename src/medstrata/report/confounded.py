@@ -122,6 +122,7 @@ def read_clinical(
         return None
     entries = associations["associations"]
     summary = _summary(associations)
+    summary += "".join(f" {remark}." for remark in associations.get("remarks", []))
     rows = {reason: things(number, "rows") for reason, number in associations["rows_not_used"].items()}
     columns = {reason: ", ".join(names[:12]) for reason, names in associations["columns_not_used"].items()}
     file = folder / "table_one.csv"

@@ -47,6 +47,7 @@ class Validity:
     cluster_number_sentence: str = ""
     without_curve: str = ""
     remark: str = ""
+    outcome: str = "not supported"
 
     @property
     def whole(self) -> str:
@@ -85,6 +86,7 @@ def read_validity(found: Mapping[str, Any] | None, folder: Path) -> Validity | N
         number.get("sentence", ""),
         without_curve(number) if number.get("curves") else "",
         found.get("remark", ""),  # older runs: none
+        found.get("verdict", "not supported"),
     )
 
 

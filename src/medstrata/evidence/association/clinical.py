@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medstrata.evidence.association.clinical_table import ClinicalTable, Column, select
-from medstrata.evidence.association.columns import TimeToEvent
+from medstrata.evidence.association.columns import TimeToEvent, Variable
 from medstrata.evidence.association.effects import (
     DRAWS,
     Association,
@@ -56,10 +56,10 @@ def associate(
     -------
     JSON-able, without NaN: ``unit`` ("patient" or "image"), ``patients`` (tested), ``without_row`` (in a cluster and
     not in the table), ``sizes`` (patients by cluster), ``rows_not_used`` (reason: count), ``columns_not_used`` (reason:
-    names), ``not_tested`` (reason: count), ``tests``, ``findings``, ``level``, ``seed``, and ``associations``: per test
-    ``variable``, ``kind``, ``test``, ``statistic``, ``p``, ``q``, ``effect``, ``effect_name``, ``low``, ``high``,
-    ``n``, ``missing``, ``finding``, ``reason`` (why it was not tested), ``sentence``, and for a time to an event
-    ``events`` and ``curves`` (``survival.Curve``).
+    names), ``not_tested`` (reason: count), ``remarks`` (codes that were taken as missing), ``tests``, ``findings``,
+    ``level``, ``seed``, and ``associations``: per test ``variable``, ``kind``, ``test``, ``statistic``, ``p``, ``q``,
+    ``effect``, ``effect_name``, ``low``, ``high``, ``n``, ``missing``, ``finding``, ``reason`` (why it was not tested),
+    ``sentence``, and for a time to an event ``events`` and ``curves`` (``survival.Curve``).
     """
     chosen, group = select(table, patients, clusters)
     draws = DRAWS if len(chosen.columns) < MANY_TESTS else FEW_DRAWS
@@ -76,6 +76,11 @@ def associate(
         "rows_not_used": dict(chosen.rows_not_used),
         "columns_not_used": {reason: list(columns) for reason, columns in chosen.columns_not_used.items()},
         "not_tested": {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)},
+        "remarks": [
+            f"{column.name}: {column.remark}"
+            for column in chosen.columns
+            if isinstance(column, Variable) and column.remark
+        ],
         "tests": len(entries) - len(reasons),
         "findings": sum(entry["finding"] for entry in entries),
         "level": LEVEL,

@@ -59,6 +59,7 @@ def table_one(
         _corrected(associated),
     ]
     notes += [one["sentence"] for one in _of_missing_values(associated) if one["finding"]]
+    notes += [f"{remark}." for remark in associated["remarks"]]
     if small:
         notes.append(f"Small: fewer than {SMALL} {units}.")
     return TableOne(header, tuple(rows), tuple(notes))
