@@ -42,6 +42,23 @@ def test_a_cluster_that_is_a_scanner_is_called_that(tmp_path: Path) -> None:
     assert "between scanners, not between patients" in finding.text
 
 
+def test_of_several_kinds_each_row_says_which() -> None:
+    entry = {"label": "bits", "origin": "header", "q": 0.5, "effect": None, "test": "", "missing": 0}
+    accuracy = {"balanced_accuracy": 0.25, "chance": 0.5}
+    kinds = [
+        {"kind": name, "associations": [entry], "headers": accuracy, "pixels": pixels}
+        for name, pixels in (("CT head", None), ("CR hand", accuracy))
+    ]
+    found = read_technical({"confounders": {"kinds": kinds, "named": []}})
+    assert found is not None
+    assert [row.name for row in found.headers] == ["bits (CT head)", "bits (CR hand)"]
+    assert found.predictions[0].endswith("of 0.25 for CT head (by chance 0.50) and 0.25 for CR hand (by chance 0.50).")
+    assert found.predictions[1].startswith("From sharpness, noise, padding and brightness alone")
+    single = read_technical({"confounders": {"kinds": [kinds[0] | {"kind": ""}], "named": []}})
+    assert single is not None and single.headers[0].name == "bits"
+    assert single.predictions[0].endswith("of 0.25 (by chance 0.50).")
+
+
 def test_scanners_that_are_everywhere_are_no_finding(tmp_path: Path) -> None:
     found = scanned(tmp_path / "out", ["Vendor A", "Vendor B"] * 80)
     assert scanner_finding(tmp_path / "out", found) is None

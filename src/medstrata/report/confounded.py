@@ -13,7 +13,7 @@ from typing import Any
 from medstrata.evidence.association.clinical import MISSING_VALUES
 from medstrata.evidence.association.clinical_table import IMAGE, PATIENT
 from medstrata.report.survival_figure import survival_figure
-from medstrata.report.wording import count, percent, things
+from medstrata.report.wording import count, listing, percent, things
 
 STRONG = 0.3  # effect size from which a header that names no cluster is worth a finding all the same
 SHOWN_ROWS = 40
@@ -73,7 +73,12 @@ def read_technical(found: Mapping[str, Any] | None) -> Technical | None:
     """Return what the report shows of ``confounders`` in ``validation.json``, None where it is not there."""
     if not found or not (confounders := found.get("confounders")):
         return None
-    entries = [entry for kind in confounders["kinds"] for entry in kind["associations"]]
+    several = len(confounders["kinds"]) > 1
+    entries = [
+        entry | {"label": f"{entry['label']} ({kind['kind']})"} if several else entry
+        for kind in confounders["kinds"]
+        for entry in kind["associations"]
+    ]
     rows = {origin: [_row(entry) for entry in entries if entry["origin"] == origin] for origin in ("header", "pixels")}
     named = {origin: named_of(confounders["named"], origin) for origin in rows}
     strong = [
@@ -81,7 +86,7 @@ def read_technical(found: Mapping[str, Any] | None) -> Technical | None:
         for entry in entries
         if entry["origin"] == "header" and entry["q"] < 0.05 and entry["effect"] >= STRONG
     ]
-    predictions = [text for kind in confounders["kinds"] for text in _predictions(kind)]
+    predictions = _predictions(confounders["kinds"])
     return Technical(named["header"], named["pixels"], rows["header"], rows["pixels"], strong, predictions)
 
 
@@ -99,16 +104,21 @@ def _row(entry: Mapping[str, Any]) -> AssociationRow:
     return AssociationRow(entry["label"], effect, q, entry["test"], entry["q"] < 0.05, entry["missing"])
 
 
-def _predictions(kind: Mapping[str, Any]) -> list[str]:
-    """Say how well the technical data tell the clusters of one kind of image."""
+def _predictions(kinds: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Say how well the technical data tell the clusters of each kind of image."""
     names = {"headers": "the headers alone", "pixels": "sharpness, noise, padding and brightness alone"}
-    where = f" ({kind['kind']})" if kind["kind"] else ""
-    return [
-        f"From {words} a linear rule tells the cluster{where} with a balanced "
-        f"accuracy of {result['balanced_accuracy']:.2f} (by chance {result['chance']:.2f}; cross-validated by patient)."
-        for key, words in names.items()
-        if (result := kind[key])
-    ]
+    texts = []
+    for key, words in names.items():
+        parts = [_prediction(kind["kind"], result) for kind in kinds if (result := kind[key])]
+        if parts:
+            accuracy = "a balanced accuracy, cross-validated by patient, of"
+            texts.append(f"From {words} a linear rule tells the cluster with {accuracy} {listing(parts)}.")
+    return texts
+
+
+def _prediction(kind: str, result: Mapping[str, float]) -> str:
+    of = f" for {kind}" if kind else ""
+    return f"{result['balanced_accuracy']:.2f}{of} (by chance {result['chance']:.2f})"
 
 
 def read_clinical(
