@@ -154,11 +154,13 @@ def sure_words(run: RunFolder) -> str:
     if facts.get("calibrated"):
         learned = facts["new" if run.drift else "fit"]
         agreement, after = learned["agreement"], learned["error_after"]
+        changed = learned.get("applied", True)
         meaning = (
-            "the calibrated probability that a fit on other patients would put an image into the same cluster, learned "
-            f"from held-back images, {wording.percent(agreement['mean'])} of which came into the same one (calibration "
-            f"error {after['mean']:.3f}, 95 % interval {after['low']:.3f} to {after['high']:.3f}). It is not the "
-            "chance that the cluster is right"
+            f"the {'calibrated' if changed else 'uncorrected'} probability that a fit on other patients would put an "
+            f"image into the same cluster, {'learned from' if changed else 'compared with'} held-back images, "
+            f"{wording.percent(agreement['mean'])} of which came into the same one (calibration error "
+            f"{after['mean']:.3f}, 95 % interval {after['low']:.3f} to {after['high']:.3f}). It is not the chance that "
+            "the cluster is right"
         )
         meaning += "." if facts.get("refits") else ", and provisional: only the clusters were read again, nothing else."
     else:
