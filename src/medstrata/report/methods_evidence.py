@@ -57,8 +57,8 @@ def validity_text(found: dict[str, Any]) -> str:
             f"A cluster was called supported where refits agreed (mean adjusted Rand index of at least {AGREES:g} in "
             "both kinds, and with the model on patients that a refit had not seen), the images exceeded those without "
             f"groups in both measures, a tie in one being decided by the other (p ≤ {LEVEL:g}), and both kinds of "
-            f"refit found the cluster again with a mean Jaccard index of at least {STABLE:g}; below {DOUBTFUL:g} it was "
-            "called not stable (Hennig 2007)."
+            f"refit found the cluster again with a mean Jaccard index of at least {STABLE:g}; below {DOUBTFUL:g} it "
+            "was called not stable (Hennig 2007)."
         )
     if (number := found.get("n_clusters") or {}).get("curves"):
         sentences.append(
