@@ -26,7 +26,7 @@ def finished(tmp_path: Path, source: Path, files: dict[str, list[str]], clusters
     (out / "private" / "input.json").write_text(json.dumps({"input": str(source)}))
     whole = [name for names in files.values() for name in names]
     rows = [
-        {"image_id": image, "file": file, "frame": 0 if whole.count(file) > 1 else None}
+        {"image_id": image, "file": file, "frame": 0 if whole.count(file) > 1 else None, "patient_id": ""}
         for image, names in files.items()
         for file in names
     ]

@@ -270,12 +270,15 @@ def test_what_is_not_tested_is_said_with_its_reason_and_the_names_of_columns() -
         "remarks": ["age: -999 stands 2 times, taken as missing"],
         "findings": 0,
         "tests": 0,
+        "caution": "Patients are not known.",
     }
-    result = {"sentence": "S.", "clusters": [], "n_clusters": {"sentence": "N."}, "labels": None}
+    result = {"sentence": "S.", "remark": "", "clusters": [], "n_clusters": {"sentence": "N."}, "labels": None}
+    result["confounders"] = {"named": []}
     assert _sentences(result | {"associations": clinical}) == [
         "S.",
         "N.",
-        "0 of 0 tests of clinical data are findings",
+        "Patients are not known.",
+        "nothing in the clinical table could be tested",
         "age: -999 stands 2 times, taken as missing",
         "2 columns not tested: too few (a, b)",
         "1 row not used: no id",

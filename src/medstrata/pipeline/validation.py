@@ -68,6 +68,7 @@ def provisional(out: Path) -> dict[str, Any]:
         "sentence": "Not validated yet: what follows looks at one fixed embedding and supports nothing. "
         "Run: medstrata validate OUT",
         "verdict": NOT_FULLY_TESTED,
+        "remark": "",
         "clusters": [],
         "n_clusters": NOT_LOOKED_AT | {"used": int(read_json(out / "model.json")["n_clusters"])},
         "confounders": technical_associations(out),
@@ -239,9 +240,12 @@ def _sentences(result: dict[str, Any]) -> list[str]:
         return said
     said += [clinical["caution"]] if clinical["caution"] else []
     said += [one["sentence"] for one in clinical["associations"] if one["finding"]][:SAID_FINDINGS]
-    tests = things(clinical["tests"], "tests")
-    found = f"{clinical['findings']} of {tests}" if clinical["findings"] else f"none of {tests}"
-    said.append(f"differences between clusters were found by {found} of clinical data")
+    found = f"{clinical['findings'] or 'none'} of {things(clinical['tests'], 'tests')}"
+    said.append(
+        f"differences between clusters were found by {found} of clinical data"
+        if clinical["tests"]
+        else "nothing in the clinical table could be tested"
+    )
     said += clinical["remarks"]
     untested: dict[str, dict[str, None]] = {}  # a column once, though its missing values are a test of their own
     for one in clinical["associations"]:
