@@ -60,7 +60,8 @@ set, single values are noise.
 """
 HEADERS_TEXT = """\
 In 2 % of the files of the archive modality or body part were falsified. Precision and recall of the list that
-`medstrata run` writes of images whose header contradicts their cluster; "first": among as many as were falsified.
+`medstrata run` writes of images whose header contradicts those of the images like them; "first": among as many as were
+falsified.
 """
 READINGS = {
     "own": "own",

@@ -1,4 +1,4 @@
-"""The list of headers that contradict their cluster, on the page: the most certain first, with pictures that may be."""
+"""The list of headers that contradict their images, on the page: the most certain first, with pictures that may be."""
 
 from __future__ import annotations
 

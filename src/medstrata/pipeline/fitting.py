@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from medstrata.errors import FitError, RunFolderError
-from medstrata.evidence.contradictions import COLUMNS, contradictions
+from medstrata.evidence.contradictions import COLUMNS, contradictions, images_like
 from medstrata.evidence.drift import Batch
 from medstrata.evidence.maps.cohort_file import COHORT, COPIED
 from medstrata.evidence.novelty import FALSE_ALARMS
@@ -31,7 +31,7 @@ from medstrata.methods.settings import make_method
 from medstrata.pipeline import calibrating
 from medstrata.pipeline.adjusting import copy_batches, in_batches, judge_adjustment, look_up_batches, prepare_batches
 from medstrata.pipeline.inputs import forget_checkpoints
-from medstrata.pipeline.patients import known_patients
+from medstrata.pipeline.patients import known_patients, patients_of
 from medstrata.run import Progress, RunFolder, atomic, processors, read_json, write_json, write_table
 
 Floats = NDArray[np.float32]
@@ -139,7 +139,7 @@ def assign(out: Path, device: str, progress: Progress, say: Callable[[str], None
     _write_array(out / "embeddings.npy", z)
     _write_array(out / "soft_assignments.npy", q)
     write_table(out / "assignments.parquet", table)
-    write_table(out / "contradictions.parquet", _contradictions(out, table, q))
+    write_table(out / "contradictions.parquet", _contradictions(out, table, z))
     rejected = int((np.asarray(table["cluster"]) < 0).sum())
     sizes = np.bincount(np.asarray(table["nearest"]), minlength=q.shape[1])
     novel = int(np.asarray(table["novel"]).sum())
@@ -179,14 +179,15 @@ def _sure(
     return calibrating.add_calibrated(table, q, facts, copied)
 
 
-def _contradictions(out: Path, assignments: pa.Table, q: Floats) -> pa.Table:
-    """Compare the headers of the catalog with the clusters."""
+def _contradictions(out: Path, assignments: pa.Table, z: Floats) -> pa.Table:
+    """Compare the headers of the catalog with those of the images that look alike."""
     catalog = pq.read_table(out / "catalog.parquet", columns=["image_id", *COLUMNS])
     row_of = {name: row for row, name in enumerate(catalog["image_id"].to_pylist())}
     ids = assignments["image_id"].to_pylist()
     rows = catalog.take([row_of[name] for name in ids])
     headers = {column: [value or "" for value in rows[column].to_pylist()] for column in COLUMNS}
-    return contradictions(ids, q, headers, np.asarray(assignments["cluster"]))
+    near = images_like(z, patients_of(out, ids))
+    return contradictions(ids, near, headers, np.asarray(assignments["cluster"]))
 
 
 def _method_name(out: Path) -> str:

@@ -255,9 +255,9 @@ def _contradictions(facts: Facts) -> list[Finding]:
         return []
     text = (
         f"The header of {things(facts.contradictions, facts.noun)} says another modality or body part than nearly all "
-        "images of the same cluster. Either the header is wrong or the image lies in a wrong cluster: see the list."
+        "images that look alike. Either the header is wrong or the image was taken for another kind: see the list."
     )
-    return [Finding("contradictions", "Headers that contradict their cluster", text)]
+    return [Finding("contradictions", "Headers that contradict their images", text)]
 
 
 def _margins(facts: Facts) -> list[Finding]:

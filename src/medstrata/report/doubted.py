@@ -1,4 +1,4 @@
-"""Images whose header contradicts their cluster, with a picture each, for the page."""
+"""Images whose header contradicts those of the images like them, with a picture each, for the page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMN_WORDS = {"modality": "modality", "body_part": "body part"}
 
 @dataclass(frozen=True)
 class Doubted:
-    """One header value that contradicts the cluster; ``pictures`` is empty where the image may not be shown."""
+    """One header value that contradicts the images like it; ``pictures`` is empty where the image may not be shown."""
 
     image_id: str
     column: str

@@ -44,7 +44,7 @@ FILES = {
     "embeddings.npy": "the numbers by which the model describes each image",
     "assignments.parquet": "the cluster of each image and how sure it is",
     "soft_assignments.npy": "the probability of each cluster for each image",
-    "contradictions.parquet": "images whose header contradicts their cluster, most certain first",
+    "contradictions.parquet": "images whose header contradicts those of the images like them, most certain first",
     "decisions.jsonl": "what people decided about the clusters: names, merges, flags, with who, when and why",
     "calibration.json": "how probabilities were calibrated, and the rate of false alarms of the novelty flag",
     "drift.json": "whether these images differ from those of the fit",
