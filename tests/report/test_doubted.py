@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from medstrata.evidence.contradictions import contradictions
+from medstrata.evidence.contradictions import contradictions, images_like
 from medstrata.report.doubted import MOST_DOUBTED, list_doubted
 from medstrata.report.folder import read_run_folder
 from medstrata.report.page import write_report
@@ -17,10 +17,11 @@ from run_folder import Study, planted_2d, write_run_folder
 
 def written(out: Path, study: Study) -> Path:
     """A run folder with contradictions.parquet of the study's own headers and labels."""
-    q = np.eye(study.n_clusters, dtype=np.float32)[np.maximum(study.labels, 0)]
+    near = images_like(np.eye(study.n_clusters, dtype=np.float32)[np.maximum(study.labels, 0)], np.array(study.ids))
     headers = {"modality": study.headers["modality"], "body_part": study.headers["body_part"]}
     write_run_folder(out, study, maps=False)
-    pq.write_table(contradictions(study.ids, q, headers, study.labels.astype(np.int32)), out / "contradictions.parquet")
+    table = contradictions(study.ids, near, headers, study.labels.astype(np.int32))
+    pq.write_table(table, out / "contradictions.parquet")
     return out
 
 
