@@ -16,17 +16,8 @@ from medstrata.pipeline.editing import edit_run
 from medstrata.pipeline.export_table import check_tables, decided_table, write_tables
 
 COLUMNS = ["image_id", "patient", "cluster", "decided_cluster", "decided_name"]
-COLUMNS += [
-    "probability",
-    "calibrated",
-    "margin",
-    "typicality",
-    "novelty",
-    "novelty_p",
-    "novel",
-    "flagged",
-    "flag_reason",
-]
+COLUMNS += ["probability", "calibrated", "margin", "typicality", "novelty", "novelty_p", "novel"]
+COLUMNS += ["flagged", "flag_reason"]
 
 
 @pytest.fixture
