@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: help setup demo test check unit promise test-slow results results-quick peers peers-maps clean
+.PHONY: help setup demo test check unit promise test-slow results results-quick peers peers-maps speed clean
 
 help:
 	@echo "make demo       simulate a lung CT study, cluster it, explain it, write the report ($(DEMO)/run/report.html)"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-slow  the rest: kill points, whole data sets"
 	@echo "make results    the tables of docs/results.md; goes on where it was stopped (hours; needs MEDSTRATA_DATA)"
 	@echo "make results-quick   two small sets, one seed, under 10 minutes, into build/results-quick/results.md"
+	@echo "make speed      how fast each stage is beside other packages; the tables of docs/performance.md (15 minutes)"
 	@echo "make peers-maps  other packages for maps that benchmarks.maps.speed compares with"
 	@echo "make peers      the environment of the peers that the tables compare with"
 
@@ -60,6 +61,9 @@ benchmarks/.peers/ready: benchmarks/peers.txt
 peers-maps: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	  --target benchmarks/.peers-maps grad-cam==1.5.7 torchcam==0.5.0 ttach==0.0.3 opencv-python-headless==5.0.0.93
+
+speed: .venv/ready benchmarks/.peers/ready
+	PYTHONPATH=src:. OMP_NUM_THREADS=1 benchmarks/.peers/bin/python -m benchmarks.speed
 
 clean:
 	rm -rf .venv $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -142,6 +142,39 @@ def test_commands_of_the_page_about_validation(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.promise
+def test_commands_of_the_page_about_scaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job array of docs/scaling.md runs as it stands, one job after the other."""
+    from PIL import Image
+
+    from command_line import images
+
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    job = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)[0].splitlines()[-1]
+    monkeypatch.chdir(tmp_path)
+    Path("INPUT").mkdir()
+    for number, image in enumerate(images(520)[0]):
+        Image.fromarray(image).save(f"INPUT/{number}.png")
+
+    def carry_out(command: str) -> None:
+        answer = medstrata(*shlex.split(command)[1:])
+        assert answer.code == 0, (command, answer.err)
+        if "--shards" in command:
+            done.append(answer.sentence.split(";")[0])
+
+    done: list[str] = []
+    for line in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)[1].splitlines():
+        if not line.startswith("sbatch"):
+            carry_out(line.replace("--clusters 3", "--clusters 3 --method pca"))
+            continue
+        for number in (3, 1, 4, 2):
+            arguments = line.removeprefix("sbatch --wait --array=1-4 share.sh ")
+            carry_out(job.replace('"$@"', arguments).replace("$SLURM_ARRAY_TASK_ID", str(number)))
+    stages = ("scan", "decode", "assign")
+    assert done == [f"{stage}: share {number} of 4 is done" for stage in stages for number in (3, 1, 4, 2)]
+    assert Path("OUT/report.html").exists() and not Path("OUT/private/shards").exists()
+
+
+@pytest.mark.promise
 def test_documented_help_is_the_programs_own() -> None:
     """docs/commands.md holds every --help text as the program prints it."""
     page = (ROOT / "docs" / "commands.md").read_text()

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from command_line import medstrata
+from medstrata.pipeline.job import Job
 from medstrata.pipeline.refits import FOLDER
 from medstrata.pipeline.runner import validate_run
-from medstrata.pipeline.stages import Job
 from medstrata.pipeline.validation_settings import ValidationSettings
 from medstrata.run import RunFolder
 

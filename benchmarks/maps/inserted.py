@@ -41,7 +41,13 @@ class Inserted:
     place: tuple[float, float] = (0.0, 0.0)
 
 
-FACTORS: dict[str, tuple[Inserted, ...]] = {
+FACTORS: dict[str, tuple[Inserted | None, ...]] = {
+    "none": (None,),
+    "six kinds": (
+        *(Inserted(hu=50, place=place) for place in ((-14, -14), (-14, 14), (14, -14), (14, 14))),
+        Inserted(radius=6, hu=50),
+        Inserted(radius=22, hu=50),
+    ),
     "size": (Inserted(radius=6), Inserted(radius=11), Inserted(radius=18)),
     "location": (Inserted(place=(-14, -14)), Inserted(place=(-14, 14)), Inserted(place=(14, 0))),
     "intensity": (Inserted(hu=-600), Inserted(hu=-300), Inserted(hu=50)),
@@ -143,7 +149,8 @@ def cut(data: Path, setting: Setting, side: str, seed: int) -> Patches:
         if side == "left":
             patch, inside = patch[:, :, ::-1].copy(), inside[:, :, ::-1].copy()
         patch[~inside] = OUTSIDE
-        lesion = insert(patch, inside, kinds[group], setting, rng)
+        kind = kinds[group]
+        lesion = insert(patch, inside, kind, setting, rng) if kind else np.zeros(patch.shape, np.bool_)
         metal = _metal(patch, rng) if setting.distractor else np.zeros_like(lesion)
         lesion &= ~metal  # what the metal covers is no lesion any more
         distractors.append(metal)

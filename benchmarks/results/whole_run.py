@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from benchmarks.results.archive import balanced_counts, geometric_counts, write_archive
 from medstrata.evidence.metrics import score
 from medstrata.images.planning import PlanOptions
+from medstrata.pipeline.job import Job
 from medstrata.pipeline.runner import run_pipeline
-from medstrata.pipeline.stages import Job
 from medstrata.run import RunFolder
 
 

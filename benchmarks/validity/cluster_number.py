@@ -15,7 +15,16 @@ from typing import Any
 from benchmarks.validity.planted import planted
 from medstrata.evidence.validity.cluster_number import number_of_clusters
 
-SETS = ("phantoms", "phantoms-few", "blobs", "mednist pca", "mnist-10k pca", "mednist deepmcat", "mnist-10k deepmcat")
+SETS = (
+    "phantoms",
+    "phantoms-few",
+    "lung CT",
+    "blobs",
+    "mednist pca",
+    "mnist-10k pca",
+    "mednist deepmcat",
+    "mnist-10k deepmcat",
+)
 GROUPS = range(1, 7)
 LINES = Path(__file__).with_name("cluster_number.jsonl")
 WAYS = ("recommended", "plausible")

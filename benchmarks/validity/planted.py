@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.maps.inserted import Patches, Setting, cut
 from benchmarks.results.rows import method_for
-from benchmarks.results.sets import load
+from benchmarks.results.sets import data_folder, load
 from medstrata.methods.principal import PrincipalComponents
 from medstrata.simulation.phantom import Lesion
 from medstrata.simulation.study import Group, Study, simulate_arrays
@@ -48,6 +49,8 @@ def planted(name: str, groups: int, seed: int, folder: Path) -> Vectors:
     chance = np.random.default_rng([groups, seed, SEED])
     if name in GROUP:
         return _phantoms(groups, GROUP[name], chance, folder)
+    if name == "lung CT":
+        return _lung_ct(groups, chance)
     if name == "blobs":
         return _blobs(groups, chance)
     data, how = name.rsplit(" ", 1)
@@ -62,6 +65,22 @@ def _phantoms(groups: int, size: tuple[int, int], chance: np.random.Generator, f
         [pool[kind][chance.choice(POOL, count, replace=False)] for kind, count in zip(kinds, sizes, strict=True)]
     )
     return PrincipalComponents(1, assignment="kmeans").fit(images).transform(images)
+
+
+def _lung_ct(groups: int, chance: np.random.Generator) -> Vectors:
+    """Patches of real lung CT of one patient with one of six kinds of lesion."""
+    patches = _patches()
+    kinds = chance.choice(6, groups, replace=False)
+    sizes = chance.integers(*GROUP["phantoms"], size=groups) if groups > 1 else [ONE_GROUP]
+    of_kind = [np.flatnonzero(patches.groups == kind) for kind in kinds]
+    rows = [chance.choice(rows, count, replace=False) for rows, count in zip(of_kind, sizes, strict=True)]
+    images = patches.images[np.concatenate(rows)].clip(-1000, 200)
+    return PrincipalComponents(1, assignment="kmeans").fit(images).transform(images)
+
+
+@cache
+def _patches() -> Patches:
+    return cut(data_folder(), Setting("six kinds", count=6 * POOL), "right", SEED)
 
 
 def _blobs(groups: int, chance: np.random.Generator) -> Vectors:

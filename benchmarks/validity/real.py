@@ -23,8 +23,8 @@ from scipy.ndimage import gaussian_filter
 
 from benchmarks.results.sets import data_folder
 from medstrata.images.planning import PlanOptions
+from medstrata.pipeline.job import Job
 from medstrata.pipeline.runner import run_pipeline, validate_run
-from medstrata.pipeline.stages import Job
 from medstrata.pipeline.validation_settings import ValidationSettings
 from medstrata.run import RunFolder, read_json
 

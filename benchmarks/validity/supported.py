@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binomtest
 
+from benchmarks.maps.inserted import Setting, cut
+from benchmarks.results.sets import data_folder
 from medstrata.evidence.metrics import score
 from medstrata.evidence.validity.null import null_test
 from medstrata.evidence.validity.stability import stability
@@ -79,6 +81,17 @@ def squares(seed: int, contrast: float = 1.0) -> Made:
     return _bytes(pixels[:, None]), groups
 
 
+def lung_ct(seed: int, factor: str = "none") -> Made:
+    """Patches of real lung CT of one patient; nothing is inserted."""
+    patches = cut(data_folder(), Setting(factor, count=IMAGES), "right", seed)
+    return _bytes(np.clip(patches.images, -1000, 200).astype(np.float32)), patches.groups
+
+
+def lung_ct_with_lesions(seed: int) -> Made:
+    """The same, a lesion inserted at one of three places."""
+    return lung_ct(seed, "location")
+
+
 def _bytes(pixels: NDArray[np.floating]) -> NDArray[np.uint8]:
     low, high = np.quantile(pixels, [0.001, 0.999])
     values: NDArray[np.uint8] = ((pixels - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
@@ -92,8 +105,10 @@ SETS = {
     "chests without lesions": chests,
     "chests, three lesions": planted_chests,
     "squares, three places": squares,
+    "lung CT without lesions": lung_ct,
+    "lung CT, lesions at three places": lung_ct_with_lesions,
 }
-WITHOUT = ("white noise", "smooth noise", "disc, a continuum", "chests without lesions")
+WITHOUT = ("white noise", "smooth noise", "disc, a continuum", "chests without lesions", "lung CT without lesions")
 
 
 def examine(name: str, method: str, seed: int) -> dict[str, Any]:

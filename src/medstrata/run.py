@@ -31,6 +31,7 @@ LIBRARIES = (
     *("pydicom", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm"),
     *("nibabel", "pillow", "tifffile", "lifelines"),
 )
+LOCK_SECONDS = 60.0  # that a process waits for a lock which is held for moments only
 FORMAT = 1  # of the run folder; raised when an older folder can no longer be continued
 
 Progress = Callable[[str, int, int], None]
@@ -80,6 +81,37 @@ def folder_error(error: OSError, path: Path) -> RunFolderError:
         )
     reason = error.strerror or type(error).__name__
     return RunFolderError(f"{path} cannot be written ({reason}). Check the folder's permissions or choose another OUT.")
+
+
+@contextmanager
+def flocked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lock file ``path``, which is kept for moments only.
+
+    Raises
+    ------
+    RunFolderError : another process holds it for longer than ``seconds``
+    """
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        limit = time.monotonic() + seconds
+        while not _lock(handle, fcntl.LOCK_EX):
+            if time.monotonic() > limit:
+                raise RunFolderError(
+                    f"Another medstrata process has held {path} for {seconds:.0f} s, longer than it ever should. "
+                    "If none is running, the file system may not know locks; use another one for OUT."
+                )
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -196,8 +228,8 @@ class RunFolder:
         write_json(self.path / "run.json", state)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process.
+    def locked(self, shared: bool = False) -> Iterator[None]:
+        """Hold the folder for this process; ``shared``: together with other jobs that do their share of the shards.
 
         Raises
         ------
@@ -210,12 +242,15 @@ class RunFolder:
             raise folder_error(error, self.path) from error
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = _lock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             except OSError as error:
+                raise folder_error(error, self.path / ".lock") from error
+            if not free:
                 raise RunFolderError(
                     f"Another medstrata run is using {self.path}. Wait until it ends, or choose another OUT."
-                ) from error
-            self._remove_parts()
+                )
+            if not shared:
+                self._remove_parts()
             yield
         finally:
             os.close(handle)

@@ -20,7 +20,7 @@ def test_cells_have_names_of_their_own() -> None:
     assert not [name for name in names if " " in name]
 
 
-@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("factor", [name for name in FACTORS if name != "none"])
 @pytest.mark.parametrize("depth", [1, 8])
 def test_nothing_but_the_lesion_changes(factor: str, depth: int) -> None:
     for number, kind in enumerate(FACTORS[factor]):
@@ -28,6 +28,7 @@ def test_nothing_but_the_lesion_changes(factor: str, depth: int) -> None:
         lung = np.ones(patch.shape, bool)
         lung[:, :, :10] = False
         before = patch.copy()
+        assert kind is not None
         lesion = insert(patch, lung, kind, Setting(factor), np.random.default_rng(number))
         assert lesion.any() and not lesion[:, :, :10].any()
         np.testing.assert_array_equal(patch[~lesion], before[~lesion])

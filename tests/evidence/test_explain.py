@@ -212,7 +212,7 @@ class Stopped(PlantedModel):
 @pytest.mark.parametrize("again", ["same", "other"])
 def test_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str) -> None:
     monkeypatch.setattr("medstrata.evidence.maps.unfinished.SECONDS", 0.0)
-    monkeypatch.setattr("medstrata.evidence.explain.IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("medstrata.evidence.maps.blocks.IMAGES_AT_ONCE", 2)
     for name in ("whole", "cut"):
         flat_run(tmp_path / name)
     expected = explain(tmp_path / "whole", PlantedModel(), 3, token="same")

@@ -14,7 +14,6 @@ import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -31,6 +30,7 @@ from medstrata.images import readers
 from medstrata.images.catalog import SOURCES_SCHEMA, TABLE_SCHEMA, Catalog, keyed_hash, read_pixels, scan, sniff
 from medstrata.images.records import FrameSource
 from medstrata.images.sources import open_source
+from medstrata.images.workers import Serial
 
 SALT = "00" * 32
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
@@ -144,7 +144,7 @@ def test_a_zip_gives_the_same_catalog_as_its_folder(mixed: Path, tmp_path: Path)
 
 def test_processes_do_not_change_the_catalog(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medstrata.images.catalog.FILES_IN_THIS_PROCESS", 0)
-    monkeypatch.setattr("medstrata.images.catalog.FILES_PER_TASK", 3)
+    monkeypatch.setattr("medstrata.images.catalog.FILES_PER_SHARD", 3)
     alone, together = scan(open_source(mixed), SALT, 1), scan(open_source(mixed), SALT, 2)
     assert (alone.table, alone.sources) == (together.table, together.sources)
 
@@ -152,16 +152,16 @@ def test_processes_do_not_change_the_catalog(mixed: Path, monkeypatch: pytest.Mo
 def test_a_pool_is_started_for_many_files_only(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def mapped(function: Any, items: Any, workers: int, chunk: int) -> Any:
+    def processes(workers: int) -> Serial:
         asked.append(workers)
-        return map(function, items)
+        return Serial()
 
-    monkeypatch.setattr("medstrata.images.catalog.map_in_processes", mapped)
+    monkeypatch.setattr("medstrata.images.catalog.in_processes", processes)
     files = sum(entry.problem is None for entry in open_source(mixed).listing())
     for most in (files, files - 1):
         monkeypatch.setattr("medstrata.images.catalog.FILES_IN_THIS_PROCESS", most)
         scan(open_source(mixed), SALT, 2)
-    assert asked == [1, 2]
+    assert asked == [2]
 
 
 def test_ids_are_keyed_hashes_of_the_sources(mixed: Path) -> None:
@@ -281,17 +281,17 @@ def test_input_that_goes_during_the_scan(tmp_path: Path) -> None:
         scan(source, SALT, 1, leave)
 
 
-def die(item: object) -> list[object]:
-    if "b.jpg" in str(item):
+def die(source: object, entries: list[object]) -> list[object]:
+    if "b.jpg" in str(entries):
         os._exit(1)
-    return []
+    return [[] for _ in entries]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="worker processes are started as on POSIX")
 def test_a_decoder_that_crashes_costs_one_row(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medstrata.images.catalog._headers", die)
     monkeypatch.setattr("medstrata.images.catalog.FILES_IN_THIS_PROCESS", 0)
-    monkeypatch.setattr("medstrata.images.catalog.FILES_PER_TASK", 2)
+    monkeypatch.setattr("medstrata.images.catalog.FILES_PER_SHARD", 2)
     codes = {row[0]: row[4] for row in rows_of(scan(open_source(mixed), SALT, 2))}
     assert codes == {".DS_Store": "system_file", "b.jpg": "decoder_crashed"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmwrite
 from pydicom.uid import (
@@ -353,6 +353,7 @@ def test_file_and_folder_that_are_gone(tmp_path: Path) -> None:
         read_headers(source, "image")
 
 
+@settings(deadline=None)
 @given(cut=st.integers(0, 900), garbage=st.binary(min_size=1, max_size=40))
 def test_damage_anywhere_is_a_row(tmp_path_factory: pytest.TempPathFactory, cut: int, garbage: bytes) -> None:
     buffer = io.BytesIO()

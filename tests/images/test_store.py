@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from medstrata.errors import FileProblem, InputError, PlanError, RunFolderError
-from medstrata.images import array_blocks, grid, intensity, pixel_file, store
+from medstrata.errors import InputError, PlanError, RunFolderError
+from medstrata.images import array_blocks, decode_shards, grid, intensity, pixel_file, store
 from medstrata.images.catalog import Catalog, scan
-from medstrata.images.decoding import quantise
+from medstrata.images.decoding import Decoded, decode_image, quantise
+from medstrata.images.manifest import Sharding, Share
 from medstrata.images.planning import PlanOptions, make_plan
 from medstrata.images.records import Pixels
 from medstrata.images.sources import open_source
-from medstrata.images.store import decode, load_images
+from medstrata.images.store import decode, decode_share, load_images
+from medstrata.images.workers import Serial
 
 SPL = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
 
@@ -188,17 +191,20 @@ def test_an_edited_plan_is_honoured(pngs: Path, tmp_path: Path) -> None:
         decode(source, catalog, dataclasses.replace(plan, intensity={}), tmp_path)
 
 
+def die_of_the_third(jobs: list[Any]) -> list[Any]:
+    if any(job.row == 2 for job in jobs):
+        os._exit(1)
+    return [decode_image(job) for job in jobs]
+
+
 def test_a_crashed_decoder_costs_one_image(pngs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, catalog = scanned(pngs)
-
-    def mapped(function: Any, items: Any, workers: int, chunk: int) -> Any:
-        for number, item in enumerate(items):
-            yield FileProblem("decoder_crashed", "It crashed.") if number == 2 else function(item)
-
-    monkeypatch.setattr(store, "map_in_processes", mapped)
-    assert decode(source, catalog, make_plan(catalog), tmp_path).decoded == 5
+    monkeypatch.setattr(decode_shards, "_decode_images", die_of_the_third)
+    assert decode(source, catalog, make_plan(catalog), tmp_path, workers=2).decoded == 5
     _, left_out = tables(tmp_path)
-    assert [(item["code"], item["reason"]) for item in left_out] == [("decoder_crashed", "It crashed.")]
+    assert [(item["code"], item["reason"]) for item in left_out] == [
+        ("decoder_crashed", "The decoder crashed on this file; it may be damaged.")
+    ]
 
 
 def test_input_that_is_gone_stops_the_run_and_leaves_nothing(pngs: Path, tmp_path: Path) -> None:
@@ -361,3 +367,79 @@ def test_dicom_and_nifti_of_one_scan_lie_at_the_same_place(data_dir: Path, tmp_p
     ]
     inner = [volume[3:-3, 32:-32, 32:-32] for volume in maps]  # away from the ends that the shorter stack lacks
     assert np.corrcoef(inner[0].ravel(), inner[1].ravel())[0, 1] > 0.999  # one grid step away: 0.98
+
+
+def sharding_of(out: Path, **values: Any) -> Sharding:
+    return Sharding(out / "private" / "shards" / "decode", "t", Serial(), **values)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, stop_at: int = -1) -> list[int]:
+    """Note the row of every image that is decoded; at the ``stop_at``-th the run is ended from outside."""
+    rows: list[int] = []
+
+    def decoded(job: Any) -> Any:
+        if len(rows) == stop_at:
+            raise KeyboardInterrupt
+        rows.append(job.row)
+        return decode_image(job)
+
+    monkeypatch.setattr(decode_shards, "decode_image", decoded)
+    return rows
+
+
+def test_an_interrupted_decode_goes_on(pngs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, catalog = scanned(pngs)
+    cut_short(pngs / "1.png")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    for folder in (whole, out):
+        folder.mkdir()
+    decode(source, catalog, make_plan(catalog), whole, sharding=sharding_of(whole))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counting(patch, stop_at=4)
+        decode(source, catalog, make_plan(catalog), out, sharding=sharding_of(out))
+    assert not list(out.glob("*.*"))
+    rows = counting(monkeypatch)
+    assert decode(source, catalog, make_plan(catalog), out, sharding=sharding_of(out)).decoded == 5
+    assert rows == [4, 5]
+    for name in ("pixels.npy", "images.parquet", "left_out.parquet"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_rows_that_were_being_moved_are_decoded_again(
+    pngs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    source, catalog = scanned(pngs)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pixel_file.PixelFile, "close_up", interrupted)
+        decode(source, catalog, make_plan(catalog), tmp_path, sharding=sharding_of(tmp_path))
+    rows = counting(monkeypatch)
+    assert decode(source, catalog, make_plan(catalog), tmp_path, sharding=sharding_of(tmp_path)).rows == 6
+    assert rows == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy")[:, 0], [planted(n) for n in range(6)])
+
+
+def test_a_worker_that_outlived_its_run_cannot_write_into_the_next(pngs: Path, tmp_path: Path) -> None:
+    source, catalog = scanned(pngs)
+    plan = make_plan(catalog)
+    first = decode_shards.begin(source, catalog, plan, sharding_of(tmp_path)).images[0]
+    second = decode_shards.begin(source, catalog, plan, sharding_of(tmp_path)).images[0]
+    with pytest.raises(FileNotFoundError):
+        decode_image(first)
+    assert isinstance(decode_image(second), Decoded)
+
+
+def test_shares_of_a_job_array_write_into_one_file(pngs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, catalog = scanned(pngs)
+    plan = make_plan(catalog)
+    decode(source, catalog, plan, tmp_path / "whole")
+    rows = counting(monkeypatch)
+    for number in (2, 1):
+        decode_share(source, catalog, plan, sharding_of(tmp_path, share=Share(number, 2)))
+        assert rows == [1, 3, 5, 0, 2, 4][: 3 * (3 - number)]
+    decode(source, catalog, plan, tmp_path, sharding=sharding_of(tmp_path))
+    assert len(rows) == 6
+    for name in ("pixels.npy", "images.parquet", "left_out.parquet"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -61,9 +61,9 @@ def test_target_is_of_the_whole_set_and_kept_between_its_intervals() -> None:
     z, prototypes, one = torch.randn(9, 2), nn.Parameter(torch.randn(2, 2)), fit(target_interval=3)
     assert refresh_target(one, 0, z, prototypes)["label_change"] == 1.0
     expected = target_distribution(soft_assignment(z, prototypes.detach()))
-    assert torch.allclose(one.kept["target"], expected)
+    assert torch.allclose(one.of_images["target"], expected)
     assert refresh_target(one, 1, z + 9, prototypes) == {}
-    assert torch.allclose(one.kept["target"], expected)
+    assert torch.allclose(one.of_images["target"], expected)
     assert refresh_target(one, 3, z, prototypes)[STOPPED] == "labels settled"
 
 

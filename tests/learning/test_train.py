@@ -26,9 +26,9 @@ def test_small_sets_warm_up_for_more_epochs() -> None:
 
 
 def test_size_entropy_of_equal_and_single_clusters() -> None:
-    assert size_entropy(torch.tensor([0, 1, 2]), 3) == pytest.approx(1.0)
-    assert size_entropy(torch.tensor([1, 1, 1]), 3) == pytest.approx(0.0)
-    assert size_entropy(torch.tensor([0, 0]), 1) == 1.0
+    assert size_entropy(torch.tensor([1, 1, 1])) == pytest.approx(1.0)
+    assert size_entropy(torch.tensor([0, 3, 0])) == pytest.approx(0.0)
+    assert size_entropy(torch.tensor([2])) == 1.0
 
 
 def test_collapse_is_said_in_words() -> None:

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from medstrata.errors import FitError
 from medstrata.learning.augment import AUGMENTATIONS, augment
+from medstrata.learning.comm import ALONE
 from medstrata.learning.fitting import Batch
 from medstrata.learning.kmeans import elbow
 from medstrata.learning.nets import Architecture
@@ -49,7 +50,7 @@ def test_prototypes_move_towards_the_means_of_the_batch() -> None:
     model = quick(objective=Objective(rate=0.25)).fit(images)
     model.network_.prototypes = torch.tensor([[0.0, 4.0], [4.0, 0.0], [8.0, 8.0]])
     c = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.6, 0.4, 0.0]])
-    model._move_prototypes(torch.tensor([[2.0, 0.0], [8.0, 8.0], [6.0, 0.0]]), c)
+    model._move_prototypes(torch.tensor([[2.0, 0.0], [8.0, 8.0], [6.0, 0.0]]), c, ALONE)
     assert model.network_.prototypes.tolist() == [[1.0, 3.0], [5.0, 2.0], [8.0, 8.0]]
 
 

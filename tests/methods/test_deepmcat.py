@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
 
 import numpy as np
 import torch
 from torch.nn.functional import normalize
 
 from medstrata.learning.augment import AUGMENTATIONS, augment
-from medstrata.learning.fitting import Batch
+from medstrata.learning.fitting import Batch, Fit
 from medstrata.learning.nets import Architecture
 from medstrata.learning.train import Training
 from medstrata.methods.deepmcat import SMALL_CROP, DeepMCAT, pseudo_label_loss, uniform_order
@@ -31,18 +30,17 @@ def test_loss_is_equation_1() -> None:
     kept = {
         "prototypes": normalize(torch.randn(5, 4, generator=chance)),
         "sizes": torch.tensor([2, 3]),
-        "labels": torch.tensor([[0, 2], [9, 9], [1, 0]]),
     }
-    index, naive = torch.tensor([0, 2]), 0.0
+    labels, naive = torch.tensor([[0, 2], [1, 0]]), 0.0
     heads = [kept["prototypes"][:2].tolist(), kept["prototypes"][2:].tolist()]
     for crop in range(3):
-        for place, image in enumerate(index.tolist()):
+        for place in range(2):
             one = v[2 * crop + place].tolist()
             for head, prototypes in enumerate(heads):
                 logits = [sum(a * b for a, b in zip(one, c, strict=True)) / 0.1 for c in prototypes]
-                chosen = logits[int(kept["labels"][image, head])]
+                chosen = logits[int(labels[place, head])]
                 naive -= (chosen - math.log(sum(math.exp(value) for value in logits))) / 12
-    assert math.isclose(float(pseudo_label_loss(v, kept, index, 0.1)), naive, rel_tol=1e-4)
+    assert math.isclose(float(pseudo_label_loss(v, labels, kept, 0.1)), naive, rel_tol=1e-4)
 
 
 def test_prototypes_are_merged_along_the_graph_and_every_one_belongs_to_one_cluster() -> None:
@@ -73,31 +71,30 @@ def test_memory_bank_holds_the_projections_of_the_last_epoch() -> None:
     images, _ = squares(24)
     model = quick(training=dataclasses.replace(QUICK, warmup_epochs=1, epochs=1)).fit(images)
     before = normalize(torch.randn(24, 8))
-    kept = {
+    fit = Fit(model.network_, images, model.tensor, QUICK, 0, [])
+    fit.kept |= {"sizes": torch.tensor([2, 3]), "prototypes": normalize(torch.randn(5, 8))}
+    kept = fit.of_images = {
         "bank": before,
         "seen": torch.zeros(24, 8),
         "waiting": torch.full((24,), 2),
-        "sizes": torch.tensor([2, 3]),
-        "prototypes": normalize(torch.randn(5, 8)),
         "labels": torch.zeros(24, 2, dtype=torch.int64),
     }
     projected = torch.zeros(24, 8)
     for part, seed in (([3, 5], 1), ([5, 7], 2)):
         x, index = model.tensor(images[part]), torch.tensor(part)
         with torch.no_grad():
-            model._loss(Batch(x, index, torch.Generator().manual_seed(seed)), kept)
+            model._loss(Batch(x, index, torch.Generator().manual_seed(seed)), fit)
             chance = torch.Generator().manual_seed(seed)
             augment(x, dataclasses.replace(AUGMENTATIONS["radiograph"], crop=SMALL_CROP), chance)  # the small crop
             views = model._views(Batch(x, index, chance))
             for place, image in enumerate([*part, *part]):
                 projected[image] += model.network_.project(model.network_.encoder(views))[place]
-    fit = types.SimpleNamespace(kept=kept, random=lambda _: torch.Generator().manual_seed(0))
-    model._new_pseudo_labels(fit, 0)  # type: ignore[arg-type]
+    model._new_pseudo_labels(fit, 0)
     for image in range(24):
         wanted = normalize(projected[image], dim=0) if image in (3, 5, 7) else before[image]
         assert torch.allclose(kept["bank"][image], wanted, atol=1e-4), image
         assert int(kept["waiting"][image]) == (0 if image in (3, 5, 7) else 3)
-    assert kept["labels"].shape == (24, 2) and kept["prototypes"].shape == (5, 8) and not kept["seen"].any()
+    assert kept["labels"].shape == (24, 2) and fit.kept["prototypes"].shape == (5, 8) and not kept["seen"].any()
 
 
 def test_every_head_keeps_its_prototypes_in_use() -> None:

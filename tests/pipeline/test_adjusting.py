@@ -146,7 +146,9 @@ def test_what_cannot_be_done_is_one_sentence(runs: tuple[Path, np.ndarray, str],
     assert answer.code == 1 and "adjust_for is set" in answer.sentence and 'assignment="graph"' in answer.sentence
 
 
-def prepared(folder: Path, out: Path, makers: list[str], columns: list[str]) -> dict[str, Any]:
+def prepared(
+    folder: Path, out: Path, makers: list[str], columns: list[str], fitted: np.ndarray | None = None
+) -> dict[str, Any]:
     """``adjustment.json`` of a copy of a run whose images are of other makers."""
     shutil.copytree(folder / "after", out)
     table = pq.read_table(out / "catalog.parquet")
@@ -154,9 +156,20 @@ def prepared(folder: Path, out: Path, makers: list[str], columns: list[str]) -> 
     pq.write_table(table.set_column(at, "manufacturer", [makers]), out / "catalog.parquet")
     plan = load_plan(out / "plan.json")
     plan.adjust_for[:] = columns
-    prepare_batches(out, plan)
+    prepare_batches(out, plan, np.ones(len(makers), np.bool_) if fitted is None else fitted)
     found: dict[str, Any] = json.loads((out / "adjustment.json").read_text())
     return found
+
+
+def test_patients_count_that_the_model_is_fitted_on(runs: tuple[Path, np.ndarray, str], tmp_path: Path) -> None:
+    """Of 20 images of b only 8 are drawn for the fit: too few to learn a mean and a scale from."""
+    makers = ["a"] * 28 + ["b"] * 20
+    fitted = np.arange(48) < 36
+    found = prepared(runs[0], tmp_path / "out", makers, ["manufacturer"], fitted)
+    assert [(one["values"], one["number"], one["patients"]) for one in found["batches"]] == [
+        (["a"], 0, 28),
+        (["b"], -1, 8),
+    ]
 
 
 def test_small_batches_are_pooled_and_unknown_is_a_batch(runs: tuple[Path, np.ndarray, str], tmp_path: Path) -> None:

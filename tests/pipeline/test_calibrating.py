@@ -40,19 +40,21 @@ def test_patients_of_the_fit_may_be_absent(tmp_path: Path) -> None:
     assert fit_patients(tmp_path) == ["p1", None]
 
 
-@pytest.mark.parametrize(("new", "temperature"), [(False, 2.0), (True, 3.0)])
-def test_new_images_have_a_temperature_of_their_own(new: bool, temperature: float) -> None:
+def test_new_images_have_a_temperature_of_their_own() -> None:
     facts = {"calibrated": True, "fit": {"temperature": 2.0}, "new": {"temperature": 3.0}}
-    table = add_calibrated(pa.table({"probability": [0.9, 0.7], "margin": [0.8, 0.4]}), SOFT, facts, new)
-    assert table.column_names == ["probability", "calibrated", "margin"]
-    np.testing.assert_allclose(table["calibrated"].to_numpy(), confidence(SOFT, temperature))
+    fitted = np.array([True, False])
+    table = add_calibrated(pa.table({"probability": [0.9, 0.7], "margin": [0.8, 0.4]}), SOFT, facts, fitted)
+    assert table.column_names == ["probability", "calibrated", "margin", "fitted"]
+    expected = [confidence(SOFT, 2.0)[0], confidence(SOFT, 3.0)[1]]
+    np.testing.assert_allclose(table["calibrated"].to_numpy(), expected)
+    assert table["fitted"].to_pylist() == [True, False]
 
 
 def test_a_folder_without_calibration_says_so(tmp_path: Path) -> None:
     facts = read_calibration(tmp_path, fit_reference(np.arange(20.0)[:, None], np.ones((20, 1))))
     assert not facts["calibrated"] and facts["novelty"]["patients"] == 20 and not facts["novelty"]["can_flag"]
     assert "Run medstrata assign" in calibration_sentence(facts, new=True)
-    table = add_calibrated(pa.table({"probability": [0.9, 0.7]}), SOFT, facts, new=True)
+    table = add_calibrated(pa.table({"probability": [0.9, 0.7]}), SOFT, facts, np.zeros(2, np.bool_))
     assert table["calibrated"].null_count == 2 and table["calibrated"].type == pa.float64()
 
 
@@ -78,4 +80,6 @@ def test_calibration_that_is_not_applied_is_said() -> None:
     assert "error 0.020; calibrating makes the probabilities of held-back patients worse" in said
     assert "0.020, after calibration 0.030, a difference of few images" in calibration_sentence(facts, new=True)
     smaller = learned | {"error_after": {"mean": 0.01}, "applied": True}
-    assert "after calibration 0.010 (provisional" in calibration_sentence(facts | {"new": smaller}, new=True)
+    assert "after calibration 0.010 (on the finished embedding" in calibration_sentence(
+        facts | {"new": smaller}, new=True
+    )

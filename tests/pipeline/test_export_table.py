@@ -16,7 +16,8 @@ from medstrata.pipeline.editing import edit_run
 from medstrata.pipeline.export_table import check_tables, decided_table, write_tables
 
 COLUMNS = ["image_id", "patient", "cluster", "decided_cluster", "decided_name"]
-COLUMNS += ["probability", "calibrated", "margin", "typicality", "novelty", "novelty_p", "novel"]
+LATER = ["calibrated", "novelty_p", "novel", "fitted"]
+COLUMNS += ["probability", "calibrated", "margin", "typicality", "novelty", "novelty_p", "novel", "fitted"]
 COLUMNS += ["flagged", "flag_reason"]
 
 
@@ -28,6 +29,7 @@ def out(tmp_path: Path) -> Path:
     folder = run_folder.write_run_folder(tmp_path / "out", study)
     (folder / "model.safetensors").write_bytes(b"model")
     calibrated = {"calibrated": [0.5] * 35 + [None], "novelty_p": [0.25] * 36, "novel": [False] * 35 + [True]}
+    calibrated["fitted"] = [True] * 36
     table = pq.read_table(folder / "assignments.parquet")
     for name, values in calibrated.items():
         table = table.append_column(name, [values])
@@ -70,11 +72,11 @@ def test_the_three_files_say_the_same(out: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_of_an_earlier_version_has_the_columns_that_it_has(out: Path) -> None:
-    table = pq.read_table(out / "assignments.parquet").drop_columns(["calibrated", "novelty_p", "novel"])
+    table = pq.read_table(out / "assignments.parquet").drop_columns(LATER)
     pq.write_table(table, out / "assignments.parquet")
     (out / "catalog.parquet").unlink()
     found = decided_table(out)
-    assert found.column_names == [one for one in COLUMNS if one not in ("calibrated", "novelty_p", "novel")]
+    assert found.column_names == [one for one in COLUMNS if one not in LATER]
     assert found["patient"].null_count == 36
 
 

@@ -45,7 +45,7 @@ def one_patient_each(out: Path, patients: list[str]) -> None:
 def test_more_refits_later_use_the_earlier_ones(run: Path, fitted_on: list[NDArray[Any]]) -> None:
     validated(run, refits=1)
     first = kept(run)
-    assert len(fitted_on) == 2 and {"refit-seeds-0.npy", "refit-patients-0.npy"} <= first.keys()
+    assert len(fitted_on) == 2 and {"refit-seeds-0.npz", "refit-patients-0.npz"} <= first.keys()
     found = validated(run, refits=2)
     assert len(fitted_on) == 4 and found["stability"]["refits"] == {"seeds": 2, "patients": 2}
     later = kept(run)
@@ -71,8 +71,8 @@ def test_another_fit_empties_the_folder(run: Path, planted: Path, fitted_on: lis
 
 def test_the_folder_stays_where_the_fit_does(run: Path) -> None:
     folder = open_folder(run)
-    (folder / "refit-seeds-0.npy").write_bytes(b"x")
-    assert (open_folder(run) / "refit-seeds-0.npy").read_bytes() == b"x"
+    (folder / "refit-seeds-0.npz").write_bytes(b"x")
+    assert (open_folder(run) / "refit-seeds-0.npz").read_bytes() == b"x"
 
 
 def test_patients_are_never_split(run: Path, fitted_on: list[NDArray[Any]]) -> None:
@@ -108,8 +108,9 @@ def test_slices_of_a_volume_are_averaged(run: Path) -> None:
     everything = np.ones(60, dtype=bool)
     method = refits._fitted(replace(two.plan, seed=1), "cpu", two.X, lambda *_: None)
     expected = method.predict_proba(two.X).reshape(60, 2, 3).mean(axis=1).argmax(axis=1)
-    assert np.array_equal(refits._refit(two, everything, 1, lambda *_: None), expected)
-    assert len(refits._refit(slices, everything, 1, lambda *_: None)) == 60
+    found = refits._refit(two, everything, 1, lambda *_: None)[0]
+    assert np.array_equal(found, expected)
+    assert len(refits._refit(slices, everything, 1, lambda *_: None)[0]) == 60
 
 
 def test_of_a_large_set_some_images_of_each_patient_are_drawn(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from command_line import images, medstrata
 from dicom_factory import dataset, save
 from medstrata.evidence.validity.null import SPLITS
+from medstrata.evidence.validity.stability import some_patients
 from medstrata.pipeline import refits as refits_module
 from medstrata.pipeline.validation import _sentences
 from validated import edit_plan, finish, finished_run, kept, validated
@@ -61,6 +62,29 @@ def test_a_smaller_call_uses_what_is_there(run: Path) -> None:
     assert validated(run, refits=1, surrogates=0) == whole
     stages = json.loads((run / "run.json").read_text())["stages"]
     assert (stages["validate"]["refits"], stages["validate"]["surrogates"]) == (3, 19)
+
+
+def test_refits_measure_how_often_new_patients_are_flagged(tmp_path: Path) -> None:
+    """200 patients of three groups that overlap: refits that did not see a patient say whether he seems new."""
+    generator = np.random.default_rng(0)
+    pixels = generator.normal(100, 40, (200, 8, 8)) + 25 * (np.arange(200) % 3)[:, None, None]
+    out = finished_run(tmp_path, pixels.clip(0, 255).astype(np.uint8))
+    before = json.loads((out / "calibration.json").read_text())
+    answer = medstrata("validate", out, "--refits", 5, "--surrogates", 0)
+    after = json.loads((out / "calibration.json").read_text())
+    measured = after["novelty"].pop("measured")
+    assert before == after and "provisional" not in answer.err
+    assert (measured["refits"], measured["images"]) == (5, 5 * 40)
+    flagged = []
+    for number in range(5):
+        stored = np.load(out / "validation" / f"refit-patients-{number}.npz")
+        seen = some_patients(np.array(pq.read_table(out / "assignments.parquet")["image_id"]), 0.8, 1001 + number)
+        flagged += (stored["novelty_p"][~seen] <= 0.01).tolist()
+    assert measured["mean"] == pytest.approx(np.mean(flagged), abs=0.005)  # a mean over patients, not over images
+    assert 0 <= measured["low"] <= measured["mean"] <= measured["high"] < 0.1
+    said = f"refits flagged {100 * measured['mean']:.1f} % of the images of patients whom they had not seen"
+    assert said in (out / "report.html").read_text() and said in (out / "model_card.md").read_text()
+    assert said.replace(" %", "%") in answer.err
 
 
 def test_what_run_writes_is_provisional_and_supports_nothing(planted: Path, tmp_path: Path) -> None:

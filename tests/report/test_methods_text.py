@@ -49,7 +49,6 @@ CONFOUNDERS: dict[str, Any] = {
 }
 CALIBRATION = {
     "calibrated": True,
-    "refits": 0,
     "fit": {"comparisons": 1200, "patients": 36},
     "novelty": {"can_flag": True, "false_alarm_rate": 0.01},
 }
@@ -156,7 +155,7 @@ def test_provisional_is_called_provisional(tmp_path: Path) -> None:
     }
     text = text_of(tmp_path / "out", validation=found, calibration=CALIBRATION).plain
     assert "read again 5 times from the images of 80 % of the patients" in text
-    assert "looked at provisionally" in text and "This calibration is provisional" in text
+    assert "looked at provisionally" in text and "on the finished embedding" in text
     assert "without groups" not in text and "A cluster was called supported" not in text
 
 

@@ -73,7 +73,7 @@ def test_verdicts_calibration_and_factors(tmp_path: Path) -> None:
     )
     metrics = part(card, "Metrics")
     assert "- No clusters are supported: noise." in metrics and "- Cluster 1." in metrics
-    assert "calibration error 0.020 (95 % interval 0.010 to 0.030), provisional" in metrics
+    assert "calibration error 0.020 (95 % interval 0.010 to 0.030)" in metrics
     assert "Novelty flag: nominal rate of false alarms 1 %" in metrics
     assert "- Cluster 1 is mostly kernel LUNG." in part(card, "Factors")
     assert "The clusters are not supported. No clusters are supported: noise." in part(card, "Limits")

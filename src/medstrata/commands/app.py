@@ -16,7 +16,7 @@ from medstrata.errors import MedstrataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from medstrata.pipeline.stages import Job
+    from medstrata.pipeline.job import Job
 
 app = typer.Typer(
     name="medstrata",
@@ -49,18 +49,34 @@ def session(out: Path) -> Iterator[Console]:
 
 def new_job(out: Path, console: Console, **settings: Any) -> Job:
     """Return a job on the run folder ``out`` that reports to the console."""
-    from medstrata.pipeline.stages import Job
+    from medstrata.pipeline.job import Job
     from medstrata.run import RunFolder
 
     return Job(RunFolder(out), progress=console.progress, say=console.say, **settings)
 
 
-def do_stage(name: str, out: Path, redo: bool, input_path: Path | None = None, **settings: Any) -> None:
-    """Do one stage in a session of its own."""
-    from medstrata.pipeline.runner import run_stage
+def do_stage(
+    name: str, out: Path, redo: bool, input_path: Path | None = None, shards: str | None = None, **settings: Any
+) -> None:
+    """Do one stage in a session of its own; ``shards``, I/N: one job's share of it."""
+    from medstrata.images.manifest import Share
+    from medstrata.pipeline.runner import run_share, run_stage
 
+    check_address(settings.get("executor", ""), settings.get("address"))
+    if shards is not None and redo:
+        raise typer.BadParameter("--redo goes without --shards: a share of the shards does not make a stage undone")
     with session(out) as console:
-        run_stage(name, new_job(out, console, **settings), input_path=input_path, redo=redo)
+        if shards is None:
+            run_stage(name, new_job(out, console, **settings), input_path=input_path, redo=redo)
+        else:
+            share = Share(*map(int, shards.split("/")))
+            run_share(name, new_job(out, console, share=share, **settings), input_path=input_path)
+
+
+def check_address(executor: str, address: str | None) -> None:
+    """Refuse an address that nothing would go to."""
+    if address is not None and executor != "ray":
+        raise typer.BadParameter("--address is that of a Ray cluster. Add: --executor ray")
 
 
 def _version(show: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medstrata.commands.app import do_stage, new_job, session
-from medstrata.commands.options import Device, Out, Redo
+from medstrata.commands.options import Address, Device, ExecutorName, Out, Redo
 from medstrata.pipeline.validation_settings import ValidationSettings
 
 
@@ -27,12 +27,14 @@ def explain(
         typer.Option("--refits", min=0, help="With --check: fits with other seeds to compare with. [default: 1]"),
     ] = None,
     device: Device = "auto",
+    executor: ExecutorName = "processes",
+    address: Address = None,
     redo: Redo = False,
 ) -> None:
     """Draw cluster activation maps: OUT/maps/, on the grid of the source."""
     if not check and (masks is not None or refits is not None):
         raise typer.BadParameter("--masks and --refits are read by --check only: medstrata explain OUT --check ...")
-    do_stage("explain", out, redo, device=device)
+    do_stage("explain", out, redo, device=device, executor=executor, address=address)
     if not check:
         print(out / "maps")
         return

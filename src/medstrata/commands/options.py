@@ -53,4 +53,32 @@ BurnedIn = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that read files; 0: one per processor.")]
+ExecutorName = Annotated[
+    Literal["processes", "ray"],
+    typer.Option("--executor", help="Who reads and decodes files, assigns and explains: see docs/scaling.md."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Of a Ray cluster. [default: RAY_ADDRESS, else this machine alone]"
+    ),
+]
+
+
+def _share(value: str | None) -> str | None:
+    number, slash, of = (value or "1/1").partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise typer.BadParameter("give two whole numbers as I/N, such as 2/8, with I from 1 to N")
+    return value
+
+
+Shards = Annotated[
+    str | None,
+    typer.Option(
+        "--shards",
+        metavar="I/N",
+        callback=_share,
+        help="For a job array: do the I-th of N shares and stop.",
+    ),
+]
 Redo = Annotated[bool, typer.Option("--redo", help="Do it again although nothing has changed.")]

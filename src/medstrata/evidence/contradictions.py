@@ -22,7 +22,8 @@ COLUMNS = ("modality", "body_part")  # of the catalog, codes from a closed vocab
 LIKE = 20  # images that are asked what their headers say
 MAJORITY = 0.8  # share of them that must agree before a header is doubted
 WITNESSES = 3  # images of one patient that may be asked
-MOST_WITNESSES = 50_000
+MOST_WITNESSES = 20_000
+ASKED_AT_ONCE = 1 << 16  # images; their directions are held in memory
 
 SCHEMA = pa.schema(
     [
@@ -86,16 +87,23 @@ def images_like(embeddings: NDArray[np.float32], patients: NDArray[np.str_]) -> 
     (M, ``LIKE``), nearest first. ``WITNESSES`` images of each patient, of at most ``MOST_WITNESSES`` in all, are asked.
     """
     codes = np.unique(patients, return_inverse=True)[1]
-    witnesses = _witnesses(codes)
-    z = embeddings - embeddings.mean(axis=0)
-    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    found = witnesses[neighbours(z[witnesses], z, LIKE + WITNESSES)]
-    others = codes[found] != codes[:, None]
-    nearest_first = np.argsort(~others, axis=1, kind="stable")[:, :LIKE]
+    witnesses, mean = _witnesses(codes), embeddings.mean(axis=0)
+    known = _directions(embeddings[witnesses], mean)
     near = np.full((len(codes), LIKE), -1)
-    chosen = np.take_along_axis(np.where(others, found, -1), nearest_first, axis=1)
-    near[:, : chosen.shape[1]] = chosen
+    for start in range(0, len(codes), ASKED_AT_ONCE):
+        part = slice(start, start + ASKED_AT_ONCE)
+        found = witnesses[neighbours(known, _directions(embeddings[part], mean), LIKE + WITNESSES)]
+        others = codes[found] != codes[part, None]
+        nearest_first = np.argsort(~others, axis=1, kind="stable")[:, :LIKE]
+        chosen = np.take_along_axis(np.where(others, found, -1), nearest_first, axis=1)
+        near[part, : chosen.shape[1]] = chosen
     return near
+
+
+def _directions(embeddings: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    z = embeddings - mean
+    length = np.maximum(np.linalg.norm(z, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.asarray(z / length)
 
 
 def _witnesses(codes: NDArray[np.int64]) -> NDArray[np.int64]:

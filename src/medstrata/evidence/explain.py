@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from medstrata.errors import RunFolderError
-from medstrata.evidence.maps.activation import cluster_activation_map
+from medstrata.evidence.maps.blocks import RULE, Block, blocks_of, explain_block, explained_elsewhere
 from medstrata.evidence.maps.cohort_file import COHORT, COPIED, read_cohort, save_cohort
-from medstrata.evidence.maps.deletion import deletion
 from medstrata.evidence.maps.folder import FACTS, Explained, clear, write_all
-from medstrata.evidence.maps.integrated_gradients import IntegratedGradients
-from medstrata.evidence.maps.rule import Cohort, Explainable, Question, measure_cohort
+from medstrata.evidence.maps.rule import Explainable, measure_cohort
 from medstrata.evidence.maps.summary import summarise
 from medstrata.evidence.maps.unfinished import Unfinished
+from medstrata.images.manifest import Sharding
 from medstrata.run import Progress, folder_error, no_progress, write_json
 
-RULE = IntegratedGradients()
-
 AVERAGED = 256  # members that a cluster's map is the mean of, at most
-
-IMAGES_AT_ONCE = 16
 
 Maps = NDArray[np.float32]
 Loaded = TypeVar("Loaded")
 
 
 def explain(
-    out: Path, model: Explainable, maps_per_cluster: int, progress: Progress = no_progress, token: str = ""
+    out: Path,
+    model: Explainable,
+    maps_per_cluster: int,
+    progress: Progress = no_progress,
+    token: str = "",
+    sharding: Sharding | None = None,
 ) -> dict[str, Any]:
     """Write ``maps/`` of the run folder and return what stands in ``maps/summary.json``.
 
@@ -43,7 +43,8 @@ def explain(
     several slices, the middle one is explained for the volume's cluster. All maps are in one common scale, the
     largest value over all maps that were made being 1. The cohort is that of the images the model was fitted on, also
     where these are new ones. Interrupted, it goes on where it was, as long as ``token``, which names what goes into
-    the maps, is the same.
+    the maps, is the same. Where the workers of ``sharding`` are on other machines, they make the maps with the model
+    that lies in ``out``.
 
     Raises
     ------
@@ -64,10 +65,17 @@ def explain(
             if not unfinished.findings.done:
                 clear(folder)
             device = model.tensor(pixels[:1]).device
-            cohort = read_cohort(out / COPIED, device) or measure_cohort(model, pixels, rows=shown)
+            of_fit = shown[_fitted(images, assignments)[shown]]
+            cohort = read_cohort(out / COPIED, device) or measure_cohort(model, pixels, rows=of_fit)
             if len(shown):  # where every image has text burned in, none may be passed on, not even in a mean
                 save_cohort(folder / COHORT, cohort)
-            _compute(model, pixels, chosen, cohort, unfinished, progress)
+            done = unfinished.findings.done
+            blocks: Iterable[Block]
+            if sharding is not None and sharding.executor.elsewhere:
+                blocks = explained_elsewhere(out, chosen, sharding, done)
+            else:
+                blocks = (explain_block(model, pixels, block, cohort) for block in blocks_of(chosen[done:]))
+            _compute(chosen, blocks, unfinished, progress)
             findings = unfinished.findings
             write_all(out, unfinished.store, pixels, chosen, findings)
         summary = summarise(RULE.name, [one.cluster for one in chosen], findings.facts, k, findings.scale)
@@ -78,6 +86,14 @@ def explain(
     except OSError as error:
         raise folder_error(error, folder) from error
     return summary
+
+
+def _fitted(images: pa.Table, assignments: pa.Table) -> NDArray[np.bool_]:
+    """Return of which rows of images.parquet (R,) the model was fitted on the image; all where none is known to be."""
+    if "fitted" not in assignments.column_names or not pc.any(assignments["fitted"]).as_py():
+        return np.ones(len(images), np.bool_)
+    ids = assignments.filter(assignments["fitted"])["image_id"]
+    return np.asarray(pc.is_in(images["image_id"], ids.combine_chunks()))
 
 
 def _with_text(out: Path) -> set[str]:
@@ -120,35 +136,21 @@ def choose(
     return found
 
 
-def _compute(
-    model: Explainable,
-    pixels: NDArray[Any],
-    chosen: Sequence[Explained],
-    cohort: Cohort,
-    unfinished: Unfinished,
-    progress: Progress,
-) -> None:
-    """Make the maps that are not there yet, in no common scale."""
+def _compute(chosen: Sequence[Explained], blocks: Iterable[Block], unfinished: Unfinished, progress: Progress) -> None:
+    """Add up the maps that are not there yet, in no common scale, block by block in their order."""
     findings = unfinished.findings
-    for start in range(findings.done, len(chosen), IMAGES_AT_ONCE):
-        block = chosen[start : start + IMAGES_AT_ONCE]
-        some = pixels[[one.row for one in block]]
-        found = cluster_activation_map(model, some, RULE, [one.cluster for one in block], cohort=cohort)
-        x = model.tensor(some)
-        cluster, against = (torch.from_numpy(of).to(x.device) for of in (found.cluster, found.against))
-        question = Question(cluster, against, cohort)
-        tested = deletion(model, x, torch.from_numpy(found.maps).to(x.device), question)
+    for facts, maps in blocks:
+        block = chosen[findings.done : findings.done + len(maps)]
         for name in FACTS:
-            values = found.facts[name] if name in found.facts else tested[name].cpu().numpy()
-            findings.facts[name] += values.tolist()
-        for one, signed in zip(block, found.maps, strict=True):
+            findings.facts[name] += facts[name]
+        for one, signed in zip(block, maps, strict=True):
             if one.shown:
                 unfinished.store.write(signed.tobytes())
             if one.averaged:
                 findings.sums[one.cluster] += signed.clip(0)
                 findings.squares[one.cluster] += signed.clip(0) ** 2
-        findings.scale = max(findings.scale, float(found.maps.max()))
-        findings.done = start + len(block)
+        findings.scale = max(findings.scale, float(maps.max()))
+        findings.done += len(block)
         unfinished.save()
         progress("explain", findings.done, len(chosen))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ NOVELTY_LIMIT = 1000.0
 """Novelty is cut here, so that it stays finite where the fit images are all equal."""
 
 DISTANCES_AT_ONCE = 1 << 23  # 64 MB of float64
+ROWS_AT_ONCE = 1 << 16  # images whose embeddings are held in float64
 
 Patients = Sequence[str | None]
 """Pseudonyms of the patients of the images; None or "": unknown, taken as a patient of its own."""
@@ -122,30 +124,45 @@ def assignments_table(
     ------
     FitError : embeddings that are not finite
     """
-    z = _finite(embeddings)
-    names = patient_names(patients, len(z), "fit" if reference is None else "new")
+    names = patient_names(patients, len(embeddings), "fit" if reference is None else "new")
     if reference is None:
-        reference = fit_reference(z, soft_assignments, patients, seed)
-    nearest = soft_assignments.argmax(axis=1)
+        reference = fit_reference(embeddings, soft_assignments, patients, seed)
     codes = np.unique(np.concatenate([names, reference.patients]), return_inverse=True)[1]
-    of_reference = codes[len(z) :]
-    distance = neighbour_distance(z, reference.embeddings, codes[: len(z)], of_reference)
+    parts = []
+    for start in range(0, max(len(embeddings), 1), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        of_images = codes[: len(embeddings)][part]
+        columns = _columns(
+            _finite(embeddings[part]), soft_assignments[part], reference, of_images, codes[len(embeddings) :]
+        )
+        parts.append(columns)
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return pa.table({"image_id": pa.array(list(image_ids), pa.string()), **whole})
+
+
+def _columns(
+    z: Floats,
+    soft_assignments: NDArray[np.floating],
+    reference: FitReference,
+    patients: NDArray[np.integer],
+    of_reference: NDArray[np.integer],
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of some images: embeddings z (n, Z); ``patients`` (n,) and ``of_reference`` (R,) are codes."""
+    nearest = soft_assignments.argmax(axis=1)
+    distance = neighbour_distance(z, reference.embeddings, patients, of_reference)
     novelty = relative_novelty(distance, reference.scale)
     p = p_values(distance, reference.spread, of_reference)
     ordered = np.sort(np.pad(soft_assignments.astype(np.float64), ((0, 0), (1, 0))), axis=1)
-    return pa.table(
-        {
-            "image_id": pa.array(list(image_ids), pa.string()),
-            "cluster": np.where(novelty > REJECT_NOVELTY, REJECTED, nearest).astype(np.int32),
-            "nearest": nearest.astype(np.int32),
-            "probability": ordered[:, -1],
-            "margin": ordered[:, -1] - ordered[:, -2],
-            "typicality": typicality(z, nearest, reference),
-            "novelty": novelty,
-            "novelty_p": p,
-            "novel": flags(p),
-        }
-    )
+    return {
+        "cluster": np.where(novelty > REJECT_NOVELTY, REJECTED, nearest).astype(np.int32),
+        "nearest": nearest.astype(np.int32),
+        "probability": ordered[:, -1],
+        "margin": ordered[:, -1] - ordered[:, -2],
+        "typicality": typicality(z, nearest, reference),
+        "novelty": novelty,
+        "novelty_p": p,
+        "novel": flags(p),
+    }
 
 
 def typicality(z: Floats, nearest: NDArray[np.integer], reference: FitReference) -> Floats:

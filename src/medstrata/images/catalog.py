@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,18 +25,20 @@ import pyarrow.parquet as pq
 from medstrata.errors import FileProblem, InputError, RunFolderError
 from medstrata.images import vocabulary
 from medstrata.images.listing import Entry, Source
+from medstrata.images.manifest import Manifest, Sharding, cut
 from medstrata.images.readers import headers_of, read_pixels
 from medstrata.images.records import FrameSource, ImageRecord, SkippedFile
+from medstrata.images.shards import Work, run_shards
 from medstrata.images.sniff import sniff
-from medstrata.images.workers import map_in_processes
-from medstrata.run import Progress, no_progress, write_table
+from medstrata.images.workers import in_processes
+from medstrata.run import Progress, digest, no_progress, write_table
 
 __all__ = ["Catalog", "keyed_hash", "read_pixels", "scan", "sniff"]
 
 CATALOG_FILE = "catalog.parquet"
 SOURCES_FILE = "private/sources.parquet"
-FILES_IN_THIS_PROCESS = 500  # measured: a process reads ~1,500 headers/s and a pool takes ~1 s to start
-FILES_PER_TASK = 32  # headers that a worker process reads before it hands them back
+FILES_IN_THIS_PROCESS = 10_000  # measured: a process reads ~8,000 headers/s and a pool takes ~1 s to start
+FILES_PER_SHARD = 2000  # headers that a worker reads before it hands them back: a quarter of a second
 ID_DIGITS, HASH_DIGITS = 16, 12  # hexadecimal digits of image_id, and of patient and study
 
 _ARROW: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float | None: pa.float64()}
@@ -122,23 +125,47 @@ def keyed_hash(salt: str, text: str, digits: int = HASH_DIGITS) -> str:
     return hmac.new(salt.encode(), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:digits]
 
 
-def scan(source: Source, salt: str, workers: int = 1, progress: Progress = no_progress) -> Catalog:
+def scan(
+    source: Source,
+    salt: str,
+    workers: int = 1,
+    progress: Progress = no_progress,
+    sharding: Sharding | None = None,
+) -> Catalog:
     """Read the headers of every file of INPUT and return the catalog.
 
-    Rows stand in order of the first file name of each image, then of the frame, whatever the number of ``workers``;
-    they are used for more than ``FILES_IN_THIS_PROCESS`` files.
+    Rows stand in order of the first file name of each image, then of the frame, whoever reads: the workers of
+    ``sharding``, without it ``workers`` processes. Up to ``FILES_IN_THIS_PROCESS`` files are read in this process.
 
     Raises
     ------
     InputError : INPUT holds no file, is gone, or is a single file that cannot be used
     """
     entries = source.listing()
-    found = _read_all(source, [entry for entry in entries if entry.problem is None], workers, progress)
+    readable = [entry for entry in entries if entry.problem is None]
+    results: Iterable[list[Any]]
+    if len(readable) <= FILES_IN_THIS_PROCESS:
+        results = _read_here(source, readable, progress)
+    elif sharding is None:
+        with tempfile.TemporaryDirectory(prefix="medstrata-") as folder:
+            results = _read_in_shards(
+                source, readable, Sharding(Path(folder) / "scan", "", in_processes(workers)), progress
+            )
+    else:
+        results = _read_in_shards(source, readable, sharding, progress)
+    found = [one for several in results for one in several]
     found += [entry.problem for entry in entries if entry.problem is not None]
     records = _grouped(found)
     if source.kind == "file" and records and all(isinstance(record, SkippedFile) for record in records):
         raise InputError(f"{source.path} cannot be used: {records[0].reason}")  # type: ignore[union-attr]
     return build_catalog(records, salt)
+
+
+def scan_share(source: Source, sharding: Sharding, progress: Progress = no_progress) -> None:
+    """Read the headers of one job's share of INPUT; ``scan`` with the same folder and token then finds them read."""
+    readable = [entry for entry in source.listing() if entry.problem is None]
+    if len(readable) > FILES_IN_THIS_PROCESS:
+        _read_in_shards(source, readable, sharding, progress)
 
 
 def build_catalog(found: Iterable[Found], salt: str) -> Catalog:
@@ -158,21 +185,28 @@ def build_catalog(found: Iterable[Found], salt: str) -> Catalog:
     )
 
 
-def _read_all(source: Source, entries: list[Entry], workers: int, progress: Progress) -> list[Any]:
-    found: list[Any] = []
-    items = [(source, entry) for entry in entries]
-    results = map_in_processes(_headers, items, workers if len(items) > FILES_IN_THIS_PROCESS else 1, FILES_PER_TASK)
-    for number, (entry, result) in enumerate(zip(entries, results, strict=True), 1):
-        if isinstance(result, FileProblem):
-            found.append(SkippedFile(entry.name, result.code, result.sentence))
-        else:
-            found += result
+def _read_here(source: Source, entries: list[Entry], progress: Progress) -> Iterator[list[Any]]:
+    for number, entry in enumerate(entries, start=1):
+        yield headers_of(source, entry)
         progress("scan", number, len(entries))
-    return found
 
 
-def _headers(item: tuple[Source, Entry]) -> list[Any]:
-    return headers_of(*item)
+def _read_in_shards(source: Source, entries: list[Entry], sharding: Sharding, progress: Progress) -> list[list[Any]]:
+    listed = digest([entry.signature for entry in entries])
+    manifest = Manifest(
+        sharding.folder, digest(sharding.token, listed), len(entries), cut(len(entries), FILES_PER_SHARD)
+    )
+    manifest.begin()
+    work = Work("scan", entries, partial(_headers, source), _lost)
+    return list(run_shards(manifest, work, sharding, progress))
+
+
+def _headers(source: Source, entries: Sequence[Entry]) -> list[list[Any]]:
+    return [headers_of(source, entry) for entry in entries]
+
+
+def _lost(entry: Entry, problem: FileProblem) -> list[Any]:
+    return [SkippedFile(entry.name, problem.code, problem.sentence)]
 
 
 def _grouped(found: list[Any]) -> list[Found]:

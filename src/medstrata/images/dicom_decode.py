@@ -17,9 +17,10 @@ from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import RLELossless
 
 from medstrata.errors import FileProblem
-from medstrata.images.dicom import Header, too_large
+from medstrata.images.dicom import too_large
+from medstrata.images.dicom_header import Header
 from medstrata.images.dicom_kinds import REASONS
-from medstrata.images.dicom_values import tags
+from medstrata.images.dicom_values import DatasetValues, tags
 from medstrata.images.listing import Source
 
 PIXEL_TAGS = tags(
@@ -53,7 +54,7 @@ def opened(source: Source, name: str) -> Iterator[BinaryIO]:
         raise source.explain(error) from None
 
 
-def decode(file: BinaryIO, header: Header, numbers: Sequence[int]) -> list[Decoded]:
+def decode(file: BinaryIO, header: Header[DatasetValues], numbers: Sequence[int]) -> list[Decoded]:
     """Decode frames ``numbers`` (0-based) with the first decoder that can; other frames are not touched.
 
     Raises
@@ -67,7 +68,7 @@ def decode(file: BinaryIO, header: Header, numbers: Sequence[int]) -> list[Decod
     except NotImplementedError:
         sentence = f"No decoder for the transfer syntax {header.transfer_syntax.name}."
         raise FileProblem("unsupported_syntax", sentence) from None
-    options = as_pixel_options(header.dataset)
+    options = as_pixel_options(header.values.dataset)
     options |= {"pixel_keyword": header.pixel_keyword, "pixel_vr": header.pixel_vr}
     if max(numbers) >= int(options["number_of_frames"]):
         raise FileProblem("truncated", "The file has fewer frames than when it was scanned.")
@@ -106,7 +107,7 @@ def _first_that_can(
     )
 
 
-def _pixel_file(file: BinaryIO, header: Header) -> tuple[BinaryIO, int]:
+def _pixel_file(file: BinaryIO, header: Header[DatasetValues]) -> tuple[BinaryIO, int]:
     """Return a file with the pixel value and where in it the value starts."""
     if not header.deflated:
         return file, header.pixel_start

@@ -6,14 +6,13 @@ Sources: DICOM PS3.3 C.7.6.2 (image plane), C.7.6.16 (functional groups), C.7.6.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from pydicom import Dataset
-
 from medstrata.images import vocabulary
 from medstrata.images.dicom_kinds import SECONDARY_CAPTURE
-from medstrata.images.dicom_values import Values, tags
+from medstrata.images.dicom_values import DatasetValues, Values, tags
 from medstrata.images.records import FrameSource
 
 PLANE_TAGS = tags(
@@ -29,6 +28,9 @@ HEADER_TAGS = PLANE_TAGS + tags(
     PhotometricInterpretation RescaleSlope RescaleIntercept ModalityLUTSequence DirectoryRecordSequence
     InstitutionName StudyDate AcquisitionDate"""
 )
+
+_WORDS = ("Manufacturer", "ManufacturerModelName", "ViewPosition")  # and the kernel
+_READERS = (vocabulary.manufacturer, vocabulary.model, vocabulary.view, vocabulary.kernel)
 
 UNIT_TOLERANCE = 0.01  # how far direction cosines may be from unit length and from a right angle
 GAUSS_ABOVE = 30.0  # field strengths above this are in gauss; tesla is meant
@@ -95,17 +97,18 @@ class FrameHeader:
 class FunctionalGroups:
     """The functional groups that hold for one frame: its own, else those shared by all frames."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        values = Values(dataset)
-        self._shared = [Values(item) for item in values.items("SharedFunctionalGroupsSequence")[:1]]
-        self._frames = [Values(item) for item in values.items("PerFrameFunctionalGroupsSequence")]
+    def __init__(self, values: Values) -> None:
+        self._shared = [DatasetValues(item) for item in values.items("SharedFunctionalGroupsSequence")[:1]]
+        self._frames = [DatasetValues(item) for item in values.items("PerFrameFunctionalGroupsSequence")]
 
     def group(self, frame: int, keyword: str) -> Values | None:
         """Return the one item of the functional group ``keyword`` for ``frame``, or None."""
+        if not self._shared and not self._frames:
+            return None
         for holder in [*self._frames[frame : frame + 1], *self._shared]:
             items = holder.items(keyword)
             if items:
-                return Values(items[0])
+                return DatasetValues(items[0])
         return None
 
     def numbers(self, frame: int, group: str, keyword: str) -> tuple[float, ...]:
@@ -152,14 +155,14 @@ def frame_count(values: Values) -> int:
     return max(values.integer("NumberOfFrames") or 1, 1)
 
 
-def frames_of(dataset: Dataset, source: FrameSource, modality: str, transfer_syntax: str) -> list[FrameHeader]:
-    """Return a header for each frame of the file. ``source`` carries the file and the original ids."""
-    values, groups = Values(dataset), FunctionalGroups(dataset)
-    common = _common(values, groups, source, modality, transfer_syntax)
+def frames_of(values: Values, file: str, modality: str, transfer_syntax: str) -> list[FrameHeader]:
+    """Return a header for each frame of ``file``."""
+    groups = FunctionalGroups(values)
+    common = _common(values, groups, file, modality, transfer_syntax)
     if common.frames_in_file == 1:
         return [common]
     if not values.has("PerFrameFunctionalGroupsSequence"):
-        return [replace(common, source=replace(source, frame=frame)) for frame in range(common.frames_in_file)]
+        return [replace(common, source=replace(common.source, frame=frame)) for frame in range(common.frames_in_file)]
     return [_own_frame(common, values, groups, frame) for frame in range(common.frames_in_file)]
 
 
@@ -173,23 +176,17 @@ def _own_frame(common: FrameHeader, values: Values, groups: FunctionalGroups, fr
     )
 
 
-def _common(
-    values: Values, groups: FunctionalGroups, source: FrameSource, modality: str, transfer_syntax: str
-) -> FrameHeader:
+def _common(values: Values, groups: FunctionalGroups, file: str, modality: str, transfer_syntax: str) -> FrameHeader:
     image_type = tuple(part.upper() for part in values.texts("ImageType"))
     sop_class = values.text("SOPClassUID")
     described = (*values.texts("SeriesDescription"), *values.texts("ProtocolName"), *image_type[2:])
     photometric = vocabulary.photometric(values.text("PhotometricInterpretation"))
     channels = 3 if photometric == "PALETTE COLOR" or (values.integer("SamplesPerPixel") or 1) > 1 else 1
     low, high = _value_range(values, photometric)
-    series_class = vocabulary.series_class(described)
-    words = [values.text(keyword) for keyword in ("Manufacturer", "ManufacturerModelName", "ViewPosition")]
-    words.append(_kernel(values, groups))
-    readers = (vocabulary.manufacturer, vocabulary.model, vocabulary.view, vocabulary.kernel)
-    codes = [reader(text) for reader, text in zip(readers, words, strict=True)]
-    unknown = ["" if code else text for code, text in zip(codes, words, strict=True)]
+    words = (*(values.text(name) for name in _WORDS), _kernel(values, groups))
+    codes = tuple(reader(text) for reader, text in zip(_READERS, words, strict=True))
     return FrameHeader(
-        source=replace(source, manufacturer=unknown[0], model=unknown[1], view=unknown[2], kernel=unknown[3]),
+        source=_source(values, file, ["" if code else text for code, text in zip(codes, words, strict=True)]),
         frames_in_file=frame_count(values),
         modality=modality,
         rows=values.integer("Rows") or 0,
@@ -200,13 +197,15 @@ def _common(
         transfer_syntax=transfer_syntax,
         plane=plane_of(values, groups, 0),
         spacing=spacing_of(values, groups, 0),
-        series_class=series_class,
+        series_class=vocabulary.series_class(described),
         view=codes[2],
         body_part=vocabulary.body_part(values.text("BodyPartExamined")),
         manufacturer=codes[0],
         model=codes[1],
         kernel=codes[3],
-        slice_thickness=_thickness(values, groups),
+        slice_thickness=_first(
+            groups.number(0, "PixelMeasuresSequence", "SliceThickness"), values.number("SliceThickness")
+        ),
         field_strength=_tesla(values.number("MagneticFieldStrength")),
         burned_in=_burned_in(values, modality, sop_class, image_type),
         value_low=low,
@@ -217,11 +216,28 @@ def _common(
     )
 
 
+def _source(values: Values, file: str, unknown: Sequence[str]) -> FrameSource:
+    """Return where the first frame is found; ``unknown``: words that are in no vocabulary, else ""."""
+    return FrameSource(
+        file=file,
+        patient_id=values.text("PatientID"),
+        study_uid=values.text("StudyInstanceUID"),
+        series_uid=values.text("SeriesInstanceUID"),
+        instance_uid=values.text("SOPInstanceUID"),
+        institution=values.text("InstitutionName"),
+        study_date=values.text("StudyDate") or values.text("AcquisitionDate"),
+        manufacturer=unknown[0],
+        model=unknown[1],
+        view=unknown[2],
+        kernel=unknown[3],
+    )
+
+
 def _contrast(values: Values, groups: FunctionalGroups, frame: int) -> Contrast:
     content = groups.group(frame, "FrameContentSequence")
     diffusion = groups.group(frame, "MRDiffusionSequence")
     gradient = diffusion.items("DiffusionGradientDirectionSequence") if diffusion else []
-    direction = Values(gradient[0]).numbers("DiffusionGradientOrientation") if gradient else ()
+    direction = DatasetValues(gradient[0]).numbers("DiffusionGradientOrientation") if gradient else ()
     own_type = groups.group(frame, "MRImageFrameTypeSequence") or groups.group(frame, "CTImageFrameTypeSequence")
     image_type = own_type.texts("FrameType") if own_type else values.texts("ImageType")
     own_time = content.text("FrameAcquisitionDateTime") if content else ""
@@ -254,10 +270,6 @@ def _first(own: float | None, other: float | None) -> float | None:
 def _kernel(values: Values, groups: FunctionalGroups) -> str:
     found = groups.group(0, "CTReconstructionSequence")
     return (found.text("ConvolutionKernel") if found else "") or values.text("ConvolutionKernel")
-
-
-def _thickness(values: Values, groups: FunctionalGroups) -> float | None:
-    return _first(groups.number(0, "PixelMeasuresSequence", "SliceThickness"), values.number("SliceThickness"))
 
 
 def _tesla(strength: float | None) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 SECONDARY_CAPTURE = _STORAGE + "7"
@@ -73,6 +75,7 @@ _BY_MODALITY = {
 _VIDEO_SYNTAXES = ("1.2.840.10008.1.2.4.10", "1.2.840.10008.1.2.7.")  # MPEG2, MPEG-4, HEVC; SMPTE ST 2110
 
 
+@lru_cache(256)
 def not_an_image(sop_class: str, modality: str, transfer_syntax: str) -> str:
     """Return the code of the reason (a key of ``REASONS``) why such an object is no image for us, or ""."""
     if sop_class == MEDIA_DIRECTORY:

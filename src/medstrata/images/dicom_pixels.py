@@ -20,7 +20,7 @@ from medstrata.errors import FileProblem, MedstrataError
 from medstrata.images.dicom import parse_header
 from medstrata.images.dicom_decode import PIXEL_TAGS, Decoded, decode, opened
 from medstrata.images.dicom_frames import PLANE_TAGS, FunctionalGroups, Plane, plane_of, spacing_of
-from medstrata.images.dicom_values import Values, quiet, tags
+from medstrata.images.dicom_values import DatasetValues, Values, quiet, tags
 from medstrata.images.listing import Source
 from medstrata.images.records import FloatArray, FrameSource, Pixels
 from medstrata.images.slices import median_step, series_affine
@@ -130,8 +130,8 @@ def _geometry(
 
 def _read_plane(source: Source, frame: FrameSource) -> Plane | None:
     with opened(source, frame.file) as file, quiet():
-        dataset = parse_header(file, PLANE_TAGS).dataset
-        return plane_of(Values(dataset), FunctionalGroups(dataset), frame.frame)
+        values = parse_header(file, PLANE_TAGS).values
+        return plane_of(values, FunctionalGroups(values), frame.frame)
 
 
 def _read_file(source: Source, name: str, numbers: Sequence[int]) -> list[Frame]:
@@ -139,9 +139,9 @@ def _read_file(source: Source, name: str, numbers: Sequence[int]) -> list[Frame]
     with opened(source, name) as file, quiet():
         try:
             header = parse_header(file, WANTED_TAGS)
-            groups = FunctionalGroups(header.dataset)
+            groups = FunctionalGroups(header.values)
             return [
-                _meaning(header.dataset, groups, number, one)
+                _meaning(header.values, groups, number, one)
                 for number, one in zip(numbers, decode(file, header, numbers), strict=True)
             ]
         except (MedstrataError, OSError, MemoryError):
@@ -154,11 +154,10 @@ def _read_file(source: Source, name: str, numbers: Sequence[int]) -> list[Frame]
 # --- from stored values to values that mean something ---
 
 
-def _meaning(dataset: Dataset, groups: FunctionalGroups, number: int, one: Decoded) -> Frame:
-    values = Values(dataset)
+def _meaning(values: DatasetValues, groups: FunctionalGroups, number: int, one: Decoded) -> Frame:
     plane, spacing = plane_of(values, groups, number), spacing_of(values, groups, number)
     if one.photometric == "PALETTE COLOR":
-        colours = apply_color_lut(one.array, dataset)[..., :3]
+        colours = apply_color_lut(one.array, values.dataset)[..., :3]
         scale = WIDE_TO_BYTE if colours.dtype == np.uint16 else 1.0
         array = np.moveaxis(colours.astype(np.float32) / np.float32(scale), -1, 0)
         return Frame(array, "stored", one.decoder, plane, spacing)
@@ -172,7 +171,9 @@ def _meaning(dataset: Dataset, groups: FunctionalGroups, number: int, one: Decod
     return Frame(grey[np.newaxis], units, one.decoder, plane, spacing, _padding(values, one.array), notes)
 
 
-def _grey(values: Values, groups: FunctionalGroups, number: int, one: Decoded) -> tuple[FloatArray, str, list[str]]:
+def _grey(
+    values: DatasetValues, groups: FunctionalGroups, number: int, one: Decoded
+) -> tuple[FloatArray, str, list[str]]:
     """Return the rescaled (and, for MONOCHROME1, inverted) values of a grey frame, their units, and notes."""
     modality = values.text("Modality")
     if values.items("ModalityLUTSequence"):
@@ -194,7 +195,7 @@ def _grey(values: Values, groups: FunctionalGroups, number: int, one: Decoded) -
     return array, units, notes
 
 
-def _looked_up(values: Values, stored: AnyArray) -> tuple[FloatArray, float, float]:
+def _looked_up(values: DatasetValues, stored: AnyArray) -> tuple[FloatArray, float, float]:
     """Return the values of the modality lookup table, and its lowest and highest entry."""
     table = Dataset()
     table.set_original_encoding(*values.dataset.original_encoding)

@@ -42,7 +42,7 @@ class FolderSource(Source):
     def open(self, name: str) -> BinaryIO:
         """Open one file for reading."""
         try:
-            return open(self.path / native_name(name), "rb")
+            return open(os.path.join(self.path, native_name(name)), "rb")
         except OSError as error:
             raise self.explain(error) from None
 

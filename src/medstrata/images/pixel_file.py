@@ -5,10 +5,11 @@ Plain reads and writes, no memory map: a full disk is an error that can be repor
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,9 +41,31 @@ class PixelFile:
         """Write ``block`` ``(n, *row_shape)`` at ``row``; OSError where the disk is full."""
         if block.shape[1:] != self.row_shape or block.dtype != self.dtype or not 0 <= row <= self.rows - len(block):
             raise ValueError(f"a block {block.shape} {block.dtype} at {row} does not fit into {self}")
+        content = np.ascontiguousarray(block).data.cast("B")
+        # Not opened for reading, so that a network file system sends these bytes alone: others write beside them.
+        file = os.open(self.path, os.O_WRONLY)
+        try:
+            place = self.start + row * self.row_bytes
+            while content:
+                written = os.pwrite(file, content, place)
+                content, place = content[written:], place + written
+        finally:
+            os.close(file)
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
         with open(self.path, "r+b") as file:
-            file.seek(self.start + row * self.row_bytes)
-            file.write(np.ascontiguousarray(block).data)
+            os.fsync(file.fileno())
+
+    def is_whole(self) -> bool:
+        """Whether the file is there in full size."""
+        return self.path.exists() and self.path.stat().st_size == self.start + self.rows * self.row_bytes
+
+    def renamed(self, name: str) -> PixelFile:
+        """Give the file another name in its folder: what still holds the old one can no longer write."""
+        path = self.path.with_name(name)
+        os.replace(self.path, path)
+        return replace(self, path=path)
 
     def close_up(self, kept: NDArray[np.bool_]) -> None:
         """Move the kept rows to the front in their order and cut the file behind them; memory stays bounded."""
@@ -55,7 +78,7 @@ class PixelFile:
                 target += stop - first
             file.truncate(self.start + target * size)
             file.seek(0)
-            if _write_header(file, (target, *self.row_shape), self.dtype) != self.start:
+            if write_header(file, (target, *self.row_shape), self.dtype) != self.start:
                 raise RuntimeError("the header of pixels.npy has changed its length")
             file.flush()
             os.fsync(file.fileno())
@@ -68,20 +91,26 @@ def create(path: Path, rows: int, row_shape: tuple[int, ...], dtype: str) -> Pix
     ------
     RunFolderError : the disk does not have the room
     """
-    needed = rows * math.prod(row_shape) * np.dtype(dtype).itemsize
+    file = described(path, rows, row_shape, dtype)
+    needed = rows * file.row_bytes
     free = shutil.disk_usage(path.parent).free
     if needed + SPARE_BYTES > free:
         raise RunFolderError(
             f"The decoded images need {needed / 1e9:.2f} GB, but {path.parent} has only {free / 1e9:.2f} GB free. "
             "Free some space, choose another OUT, or make 'grid' in plan.json smaller."
         )
-    with open(path, "wb") as file:
-        start = _write_header(file, (rows, *row_shape), dtype)
-        file.truncate(start + needed)
-    return PixelFile(path, rows, row_shape, dtype, start)
+    with open(path, "wb") as stream:
+        write_header(stream, (rows, *row_shape), dtype)
+        stream.truncate(file.start + needed)
+    return file
 
 
-def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> int:
+def described(path: Path, rows: int, row_shape: tuple[int, ...], dtype: str) -> PixelFile:
+    """Return what ``create`` returns, without making the file."""
+    return PixelFile(path, rows, row_shape, dtype, write_header(io.BytesIO(), (rows, *row_shape), dtype))
+
+
+def write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any] | str) -> int:
     """Write a version 1.0 header, which leaves room for any number of rows; return its length."""
     np.lib.format.write_array_header_1_0(
         file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}

@@ -37,6 +37,7 @@ class Plan:
     batch_size: int
     seed: int
     maps_per_cluster: int
+    fit_images: int = 50_000  # of more images so many are drawn at random to fit on; all are assigned
     crop_to_content: bool = False  # cut off padding at the borders and stretch the rest over the grid; spacing is None
     augmentation: str = "none"  # how training changes images at random: see ``learning.augment.AUGMENTATIONS``
     select: dict[str, str] = field(default_factory=dict)  # column of the catalog -> the value that is wanted
@@ -192,6 +193,7 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "batch_size": ("a whole number, at least 2", _integer(2)),
     "seed": ("a whole number from 0 to 4294967295", _integer(0, 2**32 - 1)),
     "maps_per_cluster": ("a whole number, at least 0", _integer(0)),
+    "fit_images": ("a whole number, at least 100", _integer(100)),
     "augmentation": ('the name of an augmentation in lower case, such as "mixed"', _is_word),
     "select": ("an object of catalog columns and wanted values, both text", _is_text_map),
     "kind": ("an object of catalog columns and values, both text", _is_text_map),

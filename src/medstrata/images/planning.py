@@ -86,6 +86,11 @@ def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
     intensity = _intensity(chosen.rows, goal, reasons)
     method, reasons["method"] = _method(len(chosen.rows), dimensions, options.method)
     augmentation, reasons["augmentation"] = choose_augmentation(chosen.rows, channels)
+    if len(chosen.rows) > Plan.fit_images:
+        reasons["fit_images"] = (
+            f"Of {len(chosen.rows)} images so many are drawn at random to fit on, which takes hours on a CPU as it is; "
+            "all are assigned. A larger number in plan.json takes longer."
+        )
     plan = Plan(
         goal=goal,
         include_burned_in=options.include_burned_in,

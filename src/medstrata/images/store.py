@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import secrets
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from medstrata.errors import FileProblem, InputError
+from medstrata.errors import InputError
 from medstrata.images import pixel_file
-from medstrata.images.array_blocks import decode_arrays
 from medstrata.images.catalog import Catalog, scan
-from medstrata.images.decoding import Decoded, Job, Setup, decode_image, left_out
-from medstrata.images.intensity import intensity_class
-from medstrata.images.plan import Plan, check_values
+from medstrata.images.decode_shards import ROWS_PER_SHARD, begin, results_of, work_of
+from medstrata.images.decoding import Decoded
+from medstrata.images.manifest import Sharding
+from medstrata.images.plan import Plan
 from medstrata.images.planning import make_plan
-from medstrata.images.records import FrameSource
-from medstrata.images.selection import LeftOut, Row, choose_images, nothing_left, slice_numbers
+from medstrata.images.selection import LeftOut
+from medstrata.images.shards import run_shards
 from medstrata.images.sources import Source, open_source
-from medstrata.images.workers import map_in_processes
-from medstrata.run import Progress, atomic, no_progress, write_table
-
-FRAMES_PER_CHUNK = 64  # handed to a worker at once: a few hundredths of a second of work, or one volume
+from medstrata.images.workers import in_processes
+from medstrata.run import Progress, folder_error, no_progress, write_table
 
 ROWS_SCHEMA = pa.schema(
     [
@@ -59,13 +58,20 @@ class DecodeSummary:
 
 
 def decode(
-    source: Source, catalog: Catalog, plan: Plan, out: Path, workers: int = 1, progress: Progress = no_progress
+    source: Source,
+    catalog: Catalog,
+    plan: Plan,
+    out: Path,
+    workers: int = 1,
+    progress: Progress = no_progress,
+    sharding: Sharding | None = None,
 ) -> DecodeSummary:
     """Write ``pixels.npy``, ``images.parquet`` and ``left_out.parquet`` into ``out``.
 
     ``pixels.npy``: ``(rows, C, *grid)`` in ``plan.stored_as``, one row per image (in 2-D one per slice that the plan
     takes), in the order of the catalog. Memory stays bounded by the largest image of each worker (an ``.npz`` is
-    loaded whole). An image that cannot be decoded becomes a row of ``left_out.parquet``.
+    loaded whole). An image that cannot be decoded becomes a row of ``left_out.parquet``. With ``sharding`` its workers
+    decode, and what an interrupted call has decoded is kept; its folder must be on the disk of ``out``.
 
     Raises
     ------
@@ -73,83 +79,67 @@ def decode(
     PlanError : impossible values in the plan
     RunFolderError : no room on the disk, or ``out`` cannot be written
     """
-    check_values(plan)
-    chosen = choose_images(catalog, plan)
-    if not chosen.rows:
-        raise nothing_left(chosen.left_out)
-    counts = [len(slice_numbers(row, plan.dimensions, plan.slices_per_volume) or [0]) for row in chosen.rows]
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    kept = np.zeros(int(starts[-1]), dtype=np.bool_)
-    decoded: list[Decoded] = []
-    failed: list[LeftOut] = []
-    with atomic(out / "pixels.npy") as part:
-        file = pixel_file.create(part, len(kept), (plan.channels, *plan.grid), plan.stored_as)
-        jobs = _jobs(source, catalog, plan, chosen.rows, starts, file)
-        for done, (job, result) in enumerate(_run(jobs, workers), start=1):
-            if isinstance(result, Decoded):
-                kept[job.row : job.row + result.rows] = True
-                decoded.append(result)
-            else:
-                failed.append(result)
-            progress("decode", done, len(jobs))
-        if not decoded:
-            raise _nothing_decoded(failed)
-        file.close_up(kept)
-        for name in ("images.parquet", "left_out.parquet"):  # never beside the pixels of another run
-            (out / name).unlink(missing_ok=True)
-    decoded.sort(key=lambda item: item.row)
-    missing = [*_skipped(catalog), *chosen.left_out, *failed]
+    try:
+        if sharding is not None:
+            return _decode(source, catalog, plan, out, sharding, progress)
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".decode.", dir=out) as folder:
+            own = Sharding(Path(folder) / "shards", "", in_processes(workers))
+            return _decode(source, catalog, plan, out, own, progress)
+    except OSError as error:
+        raise folder_error(error, out / "pixels.npy") from error
+
+
+def decode_share(
+    source: Source, catalog: Catalog, plan: Plan, sharding: Sharding, progress: Progress = no_progress
+) -> None:
+    """Decode one job's share of the images; ``decode`` with the same folder and token then finds them decoded.
+
+    Rows of arrays are left to ``decode``. Raises as ``decode`` does.
+    """
+    try:
+        task = begin(source, catalog, plan, sharding)
+        run_shards(task.manifest, work_of(task, sharding), sharding, progress)
+    except OSError as error:
+        raise folder_error(error, sharding.folder) from error
+
+
+def _decode(
+    source: Source, catalog: Catalog, plan: Plan, out: Path, sharding: Sharding, progress: Progress
+) -> DecodeSummary:
+    task = begin(source, catalog, plan, sharding)
+    kept = np.zeros(task.file.rows, dtype=np.bool_)
+    tables: list[pa.Table] = []
+    failed: list[tuple[int, LeftOut]] = []
+    waiting: list[Decoded] = []
+    for job, result in results_of(task, sharding, progress):
+        if isinstance(result, LeftOut):
+            failed.append((job.row, result))
+            continue
+        kept[job.row : job.row + job.rows] = True
+        waiting.append(result)
+        if len(waiting) == ROWS_PER_SHARD:  # a table takes a tenth of the memory
+            tables.append(_rows_table(waiting))
+            waiting = []
+    problems = [problem for _, problem in sorted(failed, key=lambda item: item[0])]
+    if not kept.any():
+        shutil.rmtree(sharding.folder)  # a repaired INPUT is to be decoded anew
+        raise _nothing_decoded(problems)
+    rows = pa.concat_tables([*tables, _rows_table(waiting)]).sort_by("row").combine_chunks()
+    missing = [*_skipped(catalog), *task.left_out, *problems]
+    _finish(task.file, kept, out)
     write_table(out / "left_out.parquet", _left_out_table(missing))
-    write_table(out / "images.parquet", _rows_table(decoded))
-    return DecodeSummary(len(decoded), len(missing), int(kept.sum()))
+    write_table(out / "images.parquet", rows.set_column(0, ROWS_SCHEMA.field(0), pa.array(np.arange(len(rows)))))
+    return DecodeSummary(len(task.images) + len(task.rows) - len(problems), len(missing), int(kept.sum()))
 
 
-def _jobs(
-    source: Source, catalog: Catalog, plan: Plan, rows: list[Row], starts: NDArray[np.int64], file: pixel_file.PixelFile
-) -> list[Job]:
-    spacing = None if plan.spacing is None else tuple(plan.spacing)
-    setup = Setup(plan.dimensions, tuple(plan.grid), spacing, plan.channels, plan.crop_to_content)
-    frames = _frames(catalog, {row["image_id"] for row in rows})
-    jobs = []
-    for row, start in zip(rows, starts, strict=False):
-        numbers = slice_numbers(row, plan.dimensions, plan.slices_per_volume)
-        jobs.append(
-            Job(
-                source=source,
-                image_id=row["image_id"],
-                format=row["format"],
-                frames=frames[row["image_id"]],
-                slices=None if numbers is None else tuple(numbers),
-                stored=(row["slices"], row["rows"], row["columns"]),
-                rule=plan.intensity[intensity_class(row)],
-                setup=setup,
-                file=file,
-                row=int(start),
-            )
-        )
-    return jobs
-
-
-def _frames(catalog: Catalog, wanted: set[str]) -> dict[str, tuple[FrameSource, ...]]:
-    """Return where each wanted image's frames are found, in order, without the original ids."""
-    table = catalog.sources.select(["image_id", "position", "file", "frame"]).to_pydict()
-    found: dict[str, list[tuple[int, FrameSource]]] = {}
-    for image_id, position, name, frame in zip(*table.values(), strict=True):
-        if image_id in wanted:
-            found.setdefault(image_id, []).append((position, FrameSource(name, frame)))
-    return {key: tuple(frame for _, frame in sorted(value, key=lambda item: item[0])) for key, value in found.items()}
-
-
-def _run(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Decoded | LeftOut]]:
-    """Yield each job with its result: rows of arrays in blocks in this process, everything else in workers."""
-    alike = [job.format == "array" and not job.setup.crop_to_content for job in jobs]  # one placement for all rows
-    yield from decode_arrays(list(compress(jobs, alike)))
-    images = [job for job, is_alike in zip(jobs, alike, strict=True) if not is_alike]
-    frames = sum(len(job.slices or job.frames) for job in images)
-    chunk = max(1, min(FRAMES_PER_CHUNK * len(images) // max(1, frames), len(images) // (4 * max(1, workers))))
-    results = map_in_processes(decode_image, images, workers, chunk)
-    for job, result in zip(images, results, strict=True):
-        yield job, left_out(job, result) if isinstance(result, FileProblem) else result
+def _finish(file: pixel_file.PixelFile, kept: NDArray[np.bool_], out: Path) -> None:
+    """Close the file up and put it in its place. Rows that move are no longer where their shards left them."""
+    closed = file.renamed("closing.npy")
+    closed.close_up(kept)
+    for name in ("images.parquet", "left_out.parquet"):  # never beside the pixels of another run
+        (out / name).unlink(missing_ok=True)
+    os.replace(closed.path, out / "pixels.npy")
 
 
 def _nothing_decoded(failed: Sequence[LeftOut]) -> InputError:
@@ -172,10 +162,10 @@ def _left_out_table(missing: list[LeftOut]) -> pa.Table:
 def _rows_table(decoded: list[Decoded]) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for item in decoded:
-        for number in item.slices or (-1,):
+        for place, number in enumerate(item.slices or (-1,)):
             rows.append(
                 {
-                    "row": len(rows),
+                    "row": item.row + place,
                     "image_id": item.image_id,
                     "slice": number,
                     "source_shape": item.source_shape,

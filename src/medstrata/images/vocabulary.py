@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+
+DIFFERENT_TEXTS = 1024  # remembered: a series says the same in every file
 
 
 def _words(text: str) -> frozenset[str]:
@@ -137,24 +140,28 @@ def photometric(text: str) -> str:
     return code if code in PHOTOMETRICS else ""
 
 
+@lru_cache(DIFFERENT_TEXTS)
 def body_part(text: str) -> str:
     """Return a known body part in lower case without blanks ("chest", "cspine"), or ""."""
     code = re.sub(r"[ _/-]+", "", text.lower())
     return code if code in BODY_PARTS else ""
 
 
+@lru_cache(DIFFERENT_TEXTS)
 def view(text: str) -> str:
     """Return a known view position ("PA", "MLO"), or ""."""
     code = text.strip().upper()
     return code if code in VIEWS else ""
 
 
+@lru_cache(DIFFERENT_TEXTS)
 def manufacturer(text: str) -> str:
     """Return the vendor's common name, "" for one that is not known."""
     lower = text.lower()
     return next((name for name, pattern in _MANUFACTURER_PATTERNS if pattern.search(lower)), "")
 
 
+@lru_cache(DIFFERENT_TEXTS)
 def model(text: str) -> str:
     """Return the known words and numbers of a scanner's model in lower case ("somatom definition as+"), or "".
 
@@ -170,6 +177,7 @@ def _is_model_number(word: str) -> bool:
     return match is not None and not 1800 < int(match[2]) < 2200  # a year could be a date of birth
 
 
+@lru_cache(DIFFERENT_TEXTS)
 def kernel(text: str) -> str:
     """Return a known reconstruction kernel in lower case ("b30f", "standard", "fc08"), or ""."""
     code = text.strip().lower()
@@ -188,7 +196,12 @@ def is_other(name: str) -> bool:
 
 def series_class(descriptions: Sequence[str]) -> str:
     """Return the class that series and protocol descriptions and image types speak of (``SERIES_CLASSES``), or ""."""
-    text = " ".join(descriptions).lower().replace("_", " ")
+    return _series_class(" ".join(descriptions))
+
+
+@lru_cache(DIFFERENT_TEXTS)
+def _series_class(descriptions: str) -> str:
+    text = descriptions.lower().replace("_", " ")
     return next((name for name, pattern in _SERIES_PATTERNS if pattern.search(text)), "")
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medstrata.errors import FitError
+from medstrata.learning.chance import batch_size, integers, normal, uniform
 
 CONTROL_POINTS = 5  # of the displacement field, per axis
 NOISE_SHARE = 8  # as many pixels share one random number of the noise, each at another place of another image
@@ -134,7 +135,8 @@ def augment(x: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
     Parameters
     ----------
     x : float32 ``(n, C, H, W)`` or ``(n, C, D, H, W)``, on any device, mean about 0 and deviation about 1
-    generator : a CPU generator, the only source of random numbers: from the same state the same result
+    generator : a CPU generator, the only source of random numbers: from the same state the same result. Where x is a
+        part of a batch, a ``BatchGenerator``
 
     Raises
     ------
@@ -163,11 +165,11 @@ def sampling_places(how: Augmentation, n: int, sides: tuple[int, ...], generator
     ``crop * M p + centre + shift + elastic`` with ``M = rotation * shear * turn * flip / scale`` in pixels.
     """
     d = len(sides)
-    side = torch.tensor(sides[::-1], dtype=torch.float32)
+    side = torch.tensor(sides[::-1], dtype=torch.get_default_dtype())
     ends = 1 - 1 / side  # centres of the outermost pixels
     axes = [torch.linspace(-float(end), float(end), CONTROL_POINTS) for end in ends]
     points = torch.stack(torch.meshgrid(*axes[::-1], indexing="ij")[::-1], -1)  # (5, 5, 2): x, y for each y, x
-    kept = (1 - (1 - how.crop) * torch.rand(n, generator=generator)) ** (1 / d)
+    kept = (1 - (1 - how.crop) * uniform((n,), generator)) ** (1 / d)
     centre = _uniform((n, d), 1.0, generator) * (1 - kept[:, None])
     centre += _uniform((n, d), 2 * how.shift, generator)
     matrix = _linear_map(how, n, sides, generator) * kept[:, None, None] * (side / side[:, None])
@@ -180,11 +182,11 @@ def _linear_map(how: Augmentation, n: int, sides: tuple[int, ...], generator: to
     """Return M of ``sampling_places``, ``(n, d, d)``."""
     d = len(sides)
     upper = torch.triu_indices(d, d, offset=1).unbind()
-    plane = functional.normalize(torch.randn(n, len(upper[0]), generator=generator))
+    plane = functional.normalize(normal((n, len(upper[0])), generator))
     angle = _uniform((n, 1), math.radians(how.rotation), generator)
     turning = torch.zeros(n, d, d)
     turning[:, upper[0], upper[1]] = angle * plane
-    matrix = torch.matrix_exp((turning - turning.transpose(1, 2)).double()).float()  # float32 errs by 1e-4
+    matrix = torch.matrix_exp((turning - turning.transpose(1, 2)).double()).to(turning)  # float32 errs by 1e-4
     if how.shear:
         slant = torch.eye(d).repeat(n, 1, 1)
         slant[:, upper[0], upper[1]] = _uniform((n, len(upper[0])), how.shear, generator)
@@ -194,9 +196,9 @@ def _linear_map(how: Augmentation, n: int, sides: tuple[int, ...], generator: to
         quarter = torch.eye(d)
         quarter[:2, :2] = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
         turns = torch.stack([torch.matrix_power(quarter, number) for number in range(0, 4, step)])
-        matrix = matrix @ turns[torch.randint(len(turns), (n,), generator=generator)]
+        matrix = matrix @ turns[integers(len(turns), (n,), generator)]
     for axis in how.flips:
-        matrix[:, :, -axis - 1] *= 1 - 2 * torch.randint(2, (n, 1), generator=generator)
+        matrix[:, :, -axis - 1] *= 1 - 2 * integers(2, (n, 1), generator)
     return matrix * torch.exp(_uniform((n, 1, 1), how.scale, generator))
 
 
@@ -213,8 +215,8 @@ def _interpolated(places: Tensor, sides: tuple[int, ...]) -> Tensor:
 
 def _blurred(x: Tensor, largest: float, generator: torch.Generator) -> Tensor:
     """Blur about half of the images with a Gaussian, cut off at twice the largest deviation; borders go on outside."""
-    deviation = largest * torch.rand(len(x), generator=generator)
-    chosen = torch.rand(len(x), generator=generator).lt(0.5).nonzero()[:, 0]
+    deviation = largest * uniform((len(x),), generator)
+    chosen = uniform((len(x),), generator).lt(0.5).nonzero()[:, 0]
     if not len(chosen):
         return x
     radius = math.ceil(2 * largest)
@@ -251,11 +253,12 @@ def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
 
     Each image takes a stretch at a random place of one long row of numbers, since making numbers costs most.
     """
-    size, spare = x[0].numel(), x.numel() // NOISE_SHARE + 1
+    size = x[0].numel()
+    spare = batch_size(len(x), generator) * size // NOISE_SHARE + 1
     row = torch.randn(size + spare, generator=generator).to(x.device)
-    starts = torch.randint(spare, (len(x),), generator=generator).to(x.device)
+    starts = integers(spare, (len(x),), generator).to(x.device)
     return row.unfold(0, size, 1).index_select(0, starts).view(x.shape)
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
-    return (torch.rand(shape, generator=generator) * 2 - 1) * bound
+    return (uniform(shape, generator) * 2 - 1) * bound

@@ -103,8 +103,8 @@ class Preprocessing:
     high: float = 0.0
 
     def __call__(self, block: Images, device: torch.device) -> torch.Tensor:
-        """Return float32 ``(n, C, ...)`` on ``device``."""
-        x = torch.from_numpy(np.array(block, dtype=np.float32)).to(device)
+        """Return ``(n, C, ...)`` of torch's default type, float32, on ``device``."""
+        x = torch.from_numpy(np.array(block, dtype=np.float32)).to(device, torch.get_default_dtype())
         if self.background is not None:
             x = torch.where(x == 0, self.background, x)
         return x.sub(self.offset.to(device)).div_(self.scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from medstrata.errors import RunFolderError
+from medstrata.errors import FitError, RunFolderError
 from medstrata.learning.batches import Images
+from medstrata.learning.chance import BatchGenerator
 from medstrata.learning.checkpoints import (
     Tensors,
     load_state,
@@ -24,9 +25,10 @@ from medstrata.learning.checkpoints import (
     restore_optimizer,
     save_state,
 )
-from medstrata.learning.comm import generator
+from medstrata.learning.comm import ALONE, Comm, generator
+from medstrata.learning.norms import normalise_over_all
 from medstrata.learning.train import Training, batches
-from medstrata.run import Progress
+from medstrata.run import Progress, no_progress
 
 Record = dict[str, Any]
 SAVE_SECONDS = 1.0  # between two checkpoints of a phase: epochs of a few images take less time than writing one
@@ -35,11 +37,17 @@ STOPPED = "stopped"  # in a record: why the phase ends before its last epoch
 
 @dataclass(frozen=True)
 class Batch:
-    """``x`` (n, C, ...) as the network sees it, ``index`` (n,) of these images, random numbers of this step."""
+    """``x`` (n, C, ...) as the network sees it, ``index`` (n,) of these images, random numbers of this step.
+
+    Where several processes fit together (``comm``), n images are the part of this one; ``whole``: the numbers of all
+    images of the batch, None where this process has all of them.
+    """
 
     x: torch.Tensor
     index: torch.Tensor
     generator: torch.Generator
+    comm: Comm = ALONE
+    whole: torch.Tensor | None = None
 
 
 Loss = Callable[[Batch], Tensors]  # named scalars; "loss" is the one that is minimised
@@ -63,10 +71,14 @@ class Phase:
 
 
 class Fit:
-    """What a fit holds between epochs: phase, epoch, optimiser, history, and ``kept``: a method's own tensors.
+    """What a fit holds between epochs: phase, epoch, optimiser, history, and a method's own tensors.
 
-    All of it is in the checkpoint, and all random numbers are a function of seed, phase, epoch and step, so that a fit
-    that was interrupted ends as one that was not.
+    These are ``of_images``, tensors with one row per image, and ``kept``, all others. All of it is in the checkpoint,
+    and all random numbers are a function of seed, phase, epoch and step, so that a fit that was interrupted ends as one
+    that was not.
+
+    Several processes (``comm``) fit as one would: each takes its part of every batch, gradients are summed, and each
+    holds its share of ``of_images`` (``share``: the images of these rows). The first of them writes the checkpoint.
     """
 
     def __init__(
@@ -77,9 +89,18 @@ class Fit:
         training: Training,
         seed: int,
         history: list[Record],
+        comm: Comm = ALONE,
     ) -> None:
-        self.network, self.images, self.training, self.seed = network, images, training, seed
+        self.network, self.images, self.training, self.seed, self.comm = network, images, training, seed, comm
+        if comm.world > min(len(images), training.batch_size):
+            raise FitError(
+                f"{comm.world} processes are too many for {len(images)} images in batches of {training.batch_size}: "
+                "each needs an image of every batch. Start fewer."
+            )
+        normalise_over_all(network, comm)
+        self.share = images[comm.share(len(images))]
         self.kept: Tensors = {}
+        self.of_images: Tensors = {}
         self.history = history
         self._tensor = tensor
         self._phase, self._called, self._epoch = 0, 0, 0  # _phase: number of the running phase, from 1
@@ -87,7 +108,7 @@ class Fit:
         self._saved = 0.0  # when the last checkpoint was written
         self.checkpoint: Path | None = None
         self._settings: Record = {}
-        self.progress: Progress = lambda *_: None
+        self.progress: Progress = no_progress
         self._optimizer: torch.optim.Optimizer  # made when a phase begins: some methods have nothing to train
 
     def keep_at(self, checkpoint: Path | None, settings: Record, progress: Progress) -> None:
@@ -96,11 +117,19 @@ class Fit:
         Raises
         ------
         RunFolderError : the checkpoint is damaged, or of other ``settings`` or images
+        FitError : not every process finds the same checkpoint
         """
         self.checkpoint, self.progress = checkpoint, progress
         self._settings = {"settings": settings, **self._fingerprint()}
-        if checkpoint is None or not checkpoint.exists():
+        if checkpoint is None:
             return
+        if self.comm.first(checkpoint.exists):
+            self._load(checkpoint)
+        state = torch.tensor([[self._phase, self._epoch, len(self.history)]])
+        if len(self.comm.gather(state).unique(dim=0)) > 1:
+            raise FitError("The processes do not find the same checkpoint. All must see the same folder OUT.")
+
+    def _load(self, checkpoint: Path) -> None:
         tensors, values = load_state(checkpoint)
         if values["fingerprint"] != self._settings:
             raise RunFolderError(
@@ -110,11 +139,9 @@ class Fit:
         self._optimizer = self._new_optimizer()
         restore_optimizer(self._optimizer, tensors)
         device = next(self.network.parameters()).device
-        self.kept = {
-            name.removeprefix("kept."): tensor.to(device)
-            for name, tensor in tensors.items()
-            if name.startswith("kept.")
-        }
+        own = self.comm.share(len(self.images))
+        self.kept = {name: tensor.to(device) for name, tensor in _named("kept.", tensors)}
+        self.of_images = {name: tensor[own].to(device) for name, tensor in _named("images.", tensors)}
         self._phase, self._epoch, self._finished = values["phase"], values["epoch"], values["finished"]
         self.history[:] = values["history"]
 
@@ -136,7 +163,7 @@ class Fit:
             self.history.append({"phase": phase.name, "epoch": self._epoch, **record})
             self._epoch += 1
             self.progress(f"{phase.name} epochs", self._epoch, phase.epochs)
-            if self._epoch == phase.epochs or self._finished or time.monotonic() - self._saved >= SAVE_SECONDS:
+            if self._epoch == phase.epochs or self._finished or self._save_is_due():
                 self._save()
 
     def random(self, stream: int) -> torch.Generator:
@@ -147,19 +174,43 @@ class Fit:
         self.network.train()
         chance = generator(self.seed, self._phase, self._epoch)
         order = phase.order(chance) if phase.order else torch.randperm(len(self.images), generator=chance)
-        parts = list(batches(order, self.training.batch_size))
+        parts = list(batches(order, self.training.batch_size, self.comm.world))
         totals: dict[str, torch.Tensor] = {}
-        for step, index in enumerate(parts):
+        for step, whole in enumerate(parts):
             done = (self._epoch + (step + 0.5) / len(parts)) / phase.epochs
             for group in self._optimizer.param_groups:
                 group["lr"] = self.training.rate(done)
-            losses = phase.loss(Batch(self._tensor(self.images[index.numpy()]), index, self.random(step)))
+            batch = self._part(whole, step)
+            losses = phase.loss(batch)
             self._optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(losses["loss"])
+            # A loss is a mean over the part's images: weighted by its share, the parts add up to that of the batch.
+            torch.autograd.backward(losses["loss"] * (len(batch.index) / len(whole)))
+            self.comm.add_gradients(self.network)
             self._optimizer.step()
             for name, value in losses.items():
-                totals[name] = totals.get(name, torch.zeros_like(value)) + value.detach() * len(index)
-        return {name: float(value) / len(order) for name, value in totals.items()}
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value.detach() * len(batch.index)
+        return {name: float(self.comm.total(value)) / len(order) for name, value in totals.items()}
+
+    def _part(self, whole: torch.Tensor, step: int) -> Batch:
+        """Return what this process has of the batch of images ``whole`` (B,)."""
+        part = self.comm.share(len(whole))
+        chance = self.random(step)
+        if self.comm.world > 1:
+            chance = BatchGenerator.of(chance, len(whole), part)
+        return Batch(self._tensor(self.images[whole[part].numpy()]), whole[part], chance, self.comm, whole)
+
+    def rows(self, name: str, batch: Batch) -> torch.Tensor:
+        """Return the rows of the tensor ``name`` in ``of_images`` for the images of ``batch``, (n, ...)."""
+        own = self.of_images[name]
+        index = _numbers(batch).to(own.device)
+        return self.comm.rows(own, index, len(self.images))[self.comm.share(len(index))]
+
+    def add(self, name: str, batch: Batch, values: torch.Tensor) -> None:
+        """Add ``values`` (n, ...) to the rows of the tensor ``name`` in ``of_images`` for the images of ``batch``."""
+        own, share = self.of_images[name], self.comm.share(len(self.images))
+        index = _numbers(batch).to(own.device)
+        mine = (index >= share.start) & (index < share.stop)
+        own.index_add_(0, index[mine] - share.start, self.comm.gather(values)[mine])
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
@@ -169,11 +220,17 @@ class Fit:
             fused=True,
         )
 
+    def _save_is_due(self) -> bool:
+        return self.comm.first(lambda: time.monotonic() - self._saved >= SAVE_SECONDS)
+
     def _save(self) -> None:
         if self.checkpoint is None:
             return
         self._saved = time.monotonic()
-        tensors = module_tensors("network", self.network) | optimizer_tensors(self._optimizer)
+        of_images = {f"images.{name}": self.comm.gather(tensor) for name, tensor in self.of_images.items()}
+        if self.comm.rank:
+            return
+        tensors = module_tensors("network", self.network) | optimizer_tensors(self._optimizer) | of_images
         tensors |= {f"kept.{name}": tensor for name, tensor in self.kept.items()}
         values = {"phase": self._phase, "epoch": self._epoch, "finished": self._finished, "history": self.history}
         save_state(self.checkpoint, tensors, values | {"fingerprint": self._settings})
@@ -182,3 +239,14 @@ class Fit:
         """What a checkpoint must agree with beside the settings: the images, by a sample of them."""
         some = np.ascontiguousarray(self.images[:: max(1, len(self.images) // 16)])
         return {"shape": list(self.images.shape), "images": hashlib.sha256(some.tobytes()).hexdigest()}
+
+
+def _numbers(batch: Batch) -> torch.Tensor:
+    """The numbers of all images of the batch, whichever process has them."""
+    return batch.index if batch.whole is None else batch.whole
+
+
+def _named(prefix: str, tensors: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix), tensor

@@ -1,6 +1,7 @@
 """Self-training of prototypes: what DCEC and DVC share (DEC: Xie, Girshick, Farhadi, ICML 2016).
 
-Shapes: N images, Z embedding size, K clusters.
+Shapes: N images, Z embedding size, K clusters. Where several processes fit together, N are the rows of this one, and
+sums are over those of all.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from medstrata.learning.comm import ALONE, Comm
 from medstrata.learning.fitting import STOPPED, Fit
-from medstrata.learning.kmeans import kmeans
-from medstrata.learning.train import size_entropy
+from medstrata.learning.kmeans import kmeans, mean_over_all
+from medstrata.learning.train import cluster_sizes, label_change
 
 
 def soft_assignment(z: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
@@ -24,12 +26,12 @@ def soft_assignment(z: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
     return similarity / similarity.sum(1, keepdim=True)
 
 
-def target_distribution(q: torch.Tensor) -> torch.Tensor:
+def target_distribution(q: torch.Tensor, comm: Comm = ALONE) -> torch.Tensor:
     """Soft assignments (N, K) of the whole set -> target distribution (N, K), rows sum to 1.
 
     p_ij = (q_ij^2 / f_j) / sum_j' (q_ij'^2 / f_j'), f_j = sum_i q_ij
     """
-    weighted = q.square() / q.sum(0)
+    weighted = q.square() / comm.total(q.sum(0))
     return weighted / weighted.sum(1, keepdim=True)
 
 
@@ -44,28 +46,33 @@ def start_prototypes(z: torch.Tensor, n_clusters: int, fit: Fit) -> torch.Tensor
     With ``training.spherical_start`` the k-means compares directions from the mean embedding: the length of an
     embedding says how strongly an image deviates from the mean rather than how.
     """
-    compared = nn.functional.normalize(z - z.mean(0)) if fit.training.spherical_start else z
-    labels = kmeans(compared, n_clusters, fit.random(-1)).labels
-    fit.kept["labels"] = labels
-    means = [z[labels == cluster] for cluster in range(n_clusters)]
+    comm = fit.comm
+    mean = mean_over_all(z, comm)
+    compared = nn.functional.normalize(z - mean) if fit.training.spherical_start else z
+    labels = kmeans(compared, n_clusters, fit.random(-1), comm=comm).labels
+    fit.of_images["labels"] = labels
+    members = [z[labels == cluster] for cluster in range(n_clusters)]
+    counts = comm.total(torch.bincount(labels, minlength=n_clusters))
+    sums = comm.total(torch.stack([of_cluster.sum(0) for of_cluster in members]))
     # A cluster has no member where fewer images differ than there are clusters.
-    return torch.stack([(members if len(members) else z).mean(0) for members in means])
+    return torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], mean)
 
 
 def refresh_target(fit: Fit, epoch: int, z: torch.Tensor, prototypes: nn.Parameter) -> dict[str, Any]:
-    """Compute P over the whole set's embeddings z (N, Z) into ``fit.kept``; return what to record.
+    """Compute P over the whole set's embeddings z (N, Z) into ``fit.of_images``; return what to record.
 
     Empty clusters are repaired first. The phase stops when fewer labels change than ``training.tolerance``.
     """
     if epoch % fit.training.target_interval:
         return {}
-    repaired = _repair_empty(z, prototypes)
+    repaired = _repair_empty(z, prototypes, fit.comm)
     q = assign_all(z, prototypes)
-    labels, n_clusters = q.argmax(1), len(prototypes)
-    change = 1.0 if epoch == 0 else float((labels != fit.kept["labels"]).double().mean())
-    fit.kept |= {"target": target_distribution(q), "labels": labels}
-    record = {"label_change": change, "clusters_used": len(labels.unique()), "repaired": repaired}
-    record["size_entropy"] = size_entropy(labels, n_clusters)
+    labels = q.argmax(1)
+    change = 1.0 if epoch == 0 else label_change(labels, fit.of_images["labels"], fit.comm)
+    fit.of_images |= {"target": target_distribution(q, fit.comm), "labels": labels}
+    sizes = cluster_sizes(labels, len(prototypes), fit.comm)
+    record = {"label_change": change, "clusters_used": sizes["clusters_used"], "repaired": repaired}
+    record["size_entropy"] = sizes["size_entropy"]
     return record | ({STOPPED: "labels settled"} if change < fit.training.tolerance else {})
 
 
@@ -75,12 +82,14 @@ def assign_all(z: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
         return torch.cat([soft_assignment(part, prototypes) for part in z.split(1 << 14)])
 
 
-def _repair_empty(z: torch.Tensor, prototypes: nn.Parameter) -> int:
+def _repair_empty(z: torch.Tensor, prototypes: nn.Parameter, comm: Comm) -> int:
     """Move the prototype of each empty cluster to the embedding farthest from all prototypes; return how many."""
-    counts = torch.bincount(assign_all(z, prototypes).argmax(1), minlength=len(prototypes))
+    counts = comm.total(torch.bincount(assign_all(z, prototypes).argmax(1), minlength=len(prototypes)))
     empty = torch.nonzero(counts == 0).flatten().tolist()
     for cluster in empty:
         distance = torch.cdist(z, prototypes.detach()).min(1).values
+        own = distance.argmax()
+        farthest = comm.gather(distance[own][None]).argmax()
         with torch.no_grad():
-            prototypes[cluster] = z[distance.argmax()]
+            prototypes[cluster] = comm.gather(z[own][None])[farthest]
     return len(empty)

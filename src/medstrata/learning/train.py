@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from medstrata.errors import FitError
+from medstrata.learning.comm import Comm
 
 SCHEDULES = ("constant", "cosine")
 
@@ -58,19 +60,34 @@ class Training:
         return self.learning_rate * min(done / 0.05, 1.0) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def batches(order: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:
-    """Yield ``order`` (n,) in batches; a last batch of one image joins the one before, for BatchNorm's sake."""
+def batches(order: torch.Tensor, batch_size: int, processes: int = 1) -> Iterator[torch.Tensor]:
+    """Yield ``order`` (n,) in batches; a last batch of one image joins the one before, for BatchNorm's sake.
+
+    So does one of fewer images than ``processes``, since each has a part of every batch.
+    """
     parts = list(order.split(batch_size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
+    if len(parts) > 1 and len(parts[-1]) < max(2, processes):
         parts[-2:] = [torch.cat(parts[-2:])]
     yield from parts
 
 
-def size_entropy(labels: torch.Tensor, n_clusters: int) -> float:
-    """Return the entropy of the cluster sizes over its maximum log K: 1 = equal sizes, 0 = everything in one."""
+def cluster_sizes(labels: torch.Tensor, n_clusters: int, comm: Comm) -> dict[str, Any]:
+    """Return what to record of ``labels`` (n,) of all processes' images: ``clusters_used`` and ``size_entropy``."""
+    counts = comm.total(torch.bincount(labels, minlength=n_clusters))
+    return {"clusters_used": int((counts > 0).sum()), "size_entropy": size_entropy(counts)}
+
+
+def label_change(labels: torch.Tensor, before: torch.Tensor, comm: Comm) -> float:
+    """Return the share of all processes' images whose labels (n,) are not those of ``before`` (n,)."""
+    return float(comm.total((labels != before).sum())) / comm.count(labels)
+
+
+def size_entropy(counts: torch.Tensor) -> float:
+    """Return the entropy of the cluster sizes (K,) over its maximum log K: 1 = equal sizes, 0 = everything in one."""
+    n_clusters = len(counts)
     if n_clusters == 1:
         return 1.0
-    shares = torch.bincount(labels, minlength=n_clusters).double() / len(labels)
+    shares = counts.double() / counts.sum()
     return float(-(shares[shares > 0] * shares[shares > 0].log()).sum() / math.log(n_clusters))
 
 

@@ -53,13 +53,13 @@ from medstrata.errors import FitError
 from medstrata.learning.augment import AUGMENTATIONS, augment
 from medstrata.learning.batches import Images
 from medstrata.learning.checkpoints import Tensors
-from medstrata.learning.comm import generator
+from medstrata.learning.comm import ALONE, Comm, generator
 from medstrata.learning.fitting import STOPPED, Batch, Fit, Phase, Record
 from medstrata.learning.kmeans import elbow
 from medstrata.learning.nets import Architecture, Decoder, Encoder, Layers, initialise
 from medstrata.learning.sampling import ClusterGaussians
 from medstrata.learning.self_training import start_prototypes
-from medstrata.learning.train import Training, size_entropy
+from medstrata.learning.train import Training, cluster_sizes, label_change
 from medstrata.methods import generative
 from medstrata.methods.method import INITIAL_WEIGHTS, ClusteringMethod
 from medstrata.methods.settings import check_fitted
@@ -81,13 +81,17 @@ class Objective:
     directions: bool = True
 
 
-def contrastive_loss(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Equation (2): projections (n, P) of the two views -> scalar."""
-    views = normalize(torch.cat([first, second]))
-    similarity = views @ views.T / temperature
-    similarity.fill_diagonal_(-torch.inf)
-    other = torch.arange(len(views), device=views.device).roll(len(first))
-    return nn.functional.cross_entropy(similarity, other)
+def contrastive_loss(first: torch.Tensor, second: torch.Tensor, temperature: float, comm: Comm = ALONE) -> torch.Tensor:
+    """Equation (2): projections (n, P) of the two views -> scalar.
+
+    Where several processes have parts of a batch, i runs over the views of this one, a over those of all.
+    """
+    first, second = normalize(first), normalize(second)
+    everyone = torch.cat([comm.gather_with_gradient(first), comm.gather_with_gradient(second)])
+    number = torch.arange(len(everyone), device=first.device).view(2, -1)[:, comm.share(len(everyone) // 2)].flatten()
+    similarity = torch.cat([first, second]) @ everyone.T / temperature
+    similarity[torch.arange(len(number)), number] = -torch.inf
+    return nn.functional.cross_entropy(similarity, number.roll(len(first)))
 
 
 class ContrastiveNetwork(nn.Module):
@@ -215,16 +219,14 @@ class ContrastiveAutoencoder(ClusteringMethod):
     # -- training ------------------------------------------------------------------------------------------------
     def _train(self, images: Images, fit: Fit) -> None:
         def start() -> None:
-            z = self._embed_all(images)
-            n_clusters = elbow(z, fit.random(-2)) if isinstance(self.n_clusters, str) else self.n_clusters
+            z = self._embed_all(fit.share)
+            n_clusters = elbow(z, fit.random(-2), fit.comm) if isinstance(self.n_clusters, str) else self.n_clusters
             self.network_.prototypes = start_prototypes(z, n_clusters, fit)
             self.network_.conditions = nn.Parameter(torch.zeros_like(self.network_.prototypes))
 
         warm_up = self.training.warmup_length(len(images))
         fit.run(Phase("warm-up", warm_up, self._warm_up_loss))
-        fit.run(
-            Phase("clustering", self.training.epochs, self._loss, start, lambda epoch: self._watch(fit, images, epoch))
-        )
+        fit.run(Phase("clustering", self.training.epochs, self._loss, start, lambda epoch: self._watch(fit, epoch)))
 
     def _warm_up_loss(self, batch: Batch) -> Tensors:
         """Equation (1)."""
@@ -245,28 +247,26 @@ class ContrastiveAutoencoder(ClusteringMethod):
         losses = {"reconstruction_loss": 2 * nn.functional.mse_loss(network.decode(h[seen], c[seen]), views[seen])}
         loss = reconstruction * losses["reconstruction_loss"]
         if contrastive:
-            losses["contrastive_loss"] = contrastive_loss(first, second, self.objective.temperature)
+            losses["contrastive_loss"] = contrastive_loss(first, second, self.objective.temperature, batch.comm)
             loss = loss + contrastive * losses["contrastive_loss"]
-        self._move_prototypes(h.detach(), c.detach())
+        self._move_prototypes(h.detach(), c.detach(), batch.comm)
         return {"loss": loss, **losses}
 
-    def _move_prototypes(self, h: torch.Tensor, c: torch.Tensor) -> None:
+    def _move_prototypes(self, h: torch.Tensor, c: torch.Tensor, comm: Comm) -> None:
         """The prototypes' rule of equation (3); a cluster without an image in the batch keeps its prototype."""
         n_clusters = c.shape[1]
         member = nn.functional.one_hot(c.argmax(1), n_clusters).to(h) if n_clusters else c
-        counts = member.sum(0)[:, None]
-        means = member.T @ h / counts.clamp_min(1)
+        counts = comm.total(member.sum(0))[:, None]
+        means = comm.total(member.T @ h) / counts.clamp_min(1)
         moved = torch.lerp(self.network_.prototypes, means, self.objective.rate)
         self.network_.prototypes = torch.where(counts > 0, moved, self.network_.prototypes)
 
-    def _watch(self, fit: Fit, images: Images, epoch: int) -> Record:
+    def _watch(self, fit: Fit, epoch: int) -> Record:
         """Compare the labels of all images with those of the last refresh; stop when they have settled."""
         if epoch % self.training.target_interval:
             return {}
-        labels = self._assign_all(self._embed_all(images)).argmax(1)
-        change = 1.0 if epoch == 0 else float((labels != fit.kept["labels"]).double().mean())
-        fit.kept["labels"] = labels
-        n_clusters = len(self.network_.prototypes)
-        record = {"label_change": change, "clusters_used": len(labels.unique())}
-        record["size_entropy"] = size_entropy(labels, n_clusters)
+        labels = self._assign_all(self._embed_all(fit.share)).argmax(1)
+        change = 1.0 if epoch == 0 else label_change(labels, fit.of_images["labels"], fit.comm)
+        fit.of_images["labels"] = labels
+        record = {"label_change": change} | cluster_sizes(labels, len(self.network_.prototypes), fit.comm)
         return record | ({STOPPED: "labels settled"} if change < self.training.tolerance else {})

@@ -135,14 +135,14 @@ class DCEC(ClusteringMethod):
     # -- training ------------------------------------------------------------------------------------------------
     def _train(self, images: Images, fit: Fit) -> None:
         def start() -> None:
-            z = self._embed_all(images)
-            self.network_.prototypes = nn.Parameter(start_prototypes(z, self._clusters_asked(z), fit))
+            z = self._embed_all(fit.share)
+            self.network_.prototypes = nn.Parameter(start_prototypes(z, self._clusters_asked(z, fit.comm), fit))
 
         def refresh(epoch: int) -> dict[str, Any]:
-            return refresh_target(fit, epoch, self._embed_all(images), self.network_.prototypes)
+            return refresh_target(fit, epoch, self._embed_all(fit.share), self.network_.prototypes)
 
         def joint_loss(batch: Batch) -> Tensors:
-            return self._joint_loss(batch, fit.kept["target"][batch.index.to(batch.x.device)])
+            return self._joint_loss(batch, fit.rows("target", batch))
 
         warm_up = self.training.warmup_length(len(images))
         fit.run(Phase("warm-up", warm_up, self._reconstruction_loss))

@@ -53,7 +53,7 @@ from medstrata.learning.kmeans import spherical_kmeans
 from medstrata.learning.nets import Architecture, initialise
 from medstrata.learning.reading import GRAPH_SAMPLE, sample
 from medstrata.learning.resnet import ResNet
-from medstrata.learning.train import Training, size_entropy
+from medstrata.learning.train import Training, cluster_sizes
 from medstrata.methods.contrastive import contrastive_loss
 from medstrata.methods.method import INITIAL_WEIGHTS, ClusteringMethod
 
@@ -170,13 +170,17 @@ class DeepMCAT(ClusteringMethod):
     # -- training ------------------------------------------------------------------------------------------------
     def _train(self, images: Images, fit: Fit) -> None:
         def start() -> None:
-            h = self._embed_all(images)
-            n_clusters = self._clusters_asked(h)
+            h = self._embed_all(fit.share)
+            n_clusters = self._clusters_asked(h, fit.comm)
             with torch.no_grad():
                 bank = torch.cat([self.network_.project(part) for part in h.split(1 << 14)])
-            sizes = torch.tensor([min(times * n_clusters, len(h)) for times in self.prototypes])
             waiting = torch.zeros(len(h), dtype=torch.int64, device=h.device)
-            fit.kept |= {"bank": bank, "seen": torch.zeros_like(bank), "waiting": waiting, "sizes": sizes}
+            fit.of_images |= {"bank": bank, "seen": torch.zeros_like(bank), "waiting": waiting}
+            fit.kept["sizes"] = torch.tensor([min(times * n_clusters, len(images)) for times in self.prototypes])
+
+        def order(chance: torch.Generator) -> torch.Tensor:
+            labels, waiting = (fit.comm.gather(fit.of_images[name]) for name in ("labels", "waiting"))
+            return uniform_order(labels, waiting, chance)
 
         warm_up = self.training.warmup_length(len(images))
         fit.run(Phase("warm-up", warm_up, self._warm_up_loss))
@@ -184,20 +188,14 @@ class DeepMCAT(ClusteringMethod):
             Phase(
                 "clustering",
                 self.training.epochs,
-                lambda batch: self._loss(batch, fit.kept),
+                lambda batch: self._loss(batch, fit),
                 start,
                 lambda epoch: self._new_pseudo_labels(fit, epoch),
-                lambda chance: uniform_order(fit.kept["labels"], fit.kept["waiting"], chance),
+                order,
             )
         )
-        self._whiten(self._embed_all(images))
-
-    def _whiten(self, h: torch.Tensor) -> None:
-        covariance = torch.from_numpy(ledoit_wolf(h.cpu().double().numpy())[0])
-        values, vectors = torch.linalg.eigh(covariance)
-        floor = values[-1].clamp_min(1e-30) * 1e-9
-        self.network_.whitening = (vectors * values.clamp_min(floor).rsqrt()).float().to(h.device)
-        self.network_.mean = h.mean(0)
+        h = fit.comm.gather(self._embed_all(fit.share))
+        self.network_.mean, self.network_.whitening = (found.to(h) for found in fit.comm.first(lambda: whitening(h)))
 
     def _views(self, batch: Batch) -> torch.Tensor:
         how = AUGMENTATIONS[self.training.augmentation]
@@ -205,42 +203,49 @@ class DeepMCAT(ClusteringMethod):
 
     def _warm_up_loss(self, batch: Batch) -> Tensors:
         first, second = self.network_.project(self.network_.encoder(self._views(batch))).chunk(2)
-        return {"loss": contrastive_loss(first, second, WARM_UP_TEMPERATURE)}
+        return {"loss": contrastive_loss(first, second, WARM_UP_TEMPERATURE, batch.comm)}
 
-    def _loss(self, batch: Batch, kept: Tensors) -> Tensors:
+    def _loss(self, batch: Batch, fit: Fit) -> Tensors:
         """Equation (1); the views' projections go into the memory bank of the next epoch."""
         how = dataclasses.replace(AUGMENTATIONS[self.training.augmentation], crop=SMALL_CROP)
         pool = avg_pool2d if batch.x.ndim == 4 else avg_pool3d
         small = pool(augment(batch.x, how, batch.generator), 2, ceil_mode=True)
-        network, index = self.network_, batch.index.to(batch.x.device)
+        network = self.network_
         v = network.project(torch.cat([network.encoder(self._views(batch)), network.encoder(small)]))
         first, second, _ = v.detach().chunk(3)
-        kept["seen"].index_add_(0, index, first + second)
-        return {"loss": pseudo_label_loss(v, kept, index, self.temperature)}
+        fit.add("seen", batch, first + second)
+        return {"loss": pseudo_label_loss(v, fit.rows("labels", batch), fit.kept, self.temperature)}
 
     def _new_pseudo_labels(self, fit: Fit, epoch: int) -> Record:
         """Step 2."""
-        kept = fit.kept
+        kept = fit.of_images
         drawn = kept["seen"].square().sum(1) > 0
         kept["bank"] = torch.where(drawn[:, None], normalize(kept["seen"]), kept["bank"])
         kept["waiting"] = torch.where(drawn, 0, kept["waiting"] + 1)
         kept["seen"] = torch.zeros_like(kept["seen"])
         if epoch % self.training.target_interval:
             return {}
-        chance = fit.random(-1)
-        heads = [spherical_kmeans(kept["bank"], int(size), chance) for size in kept["sizes"]]
-        kept["prototypes"] = torch.cat([prototypes for prototypes, _ in heads])
+        chance, sizes = fit.random(-1), fit.kept["sizes"].tolist()
+        heads = [spherical_kmeans(kept["bank"], size, chance, comm=fit.comm) for size in sizes]
+        fit.kept["prototypes"] = torch.cat([prototypes for prototypes, _ in heads])
         kept["labels"] = torch.stack([labels for _, labels in heads], dim=1)
-        first = kept["labels"][:, 0]
-        return {"clusters_used": len(first.unique()), "size_entropy": size_entropy(first, int(kept["sizes"][0]))}
+        return cluster_sizes(kept["labels"][:, 0], sizes[0], fit.comm)
 
 
-def pseudo_label_loss(v: torch.Tensor, kept: Tensors, index: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Equation (1): projections v (crops x n, P), crop by crop, of the images ``index`` (n,) -> scalar.
+def whitening(h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Step 4: the mean m (Z,) and the matrix W (Z, Z) that whitens encoded images h (N, Z)."""
+    covariance = torch.from_numpy(ledoit_wolf(h.cpu().double().numpy())[0])
+    values, vectors = torch.linalg.eigh(covariance)
+    floor = values[-1].clamp_min(1e-30) * 1e-9
+    return h.mean(0), (vectors * values.clamp_min(floor).rsqrt()).to(h)
 
-    ``kept``: prototypes of all heads (sum of M, P), their numbers ``sizes`` (H,), pseudo-labels ``labels`` (N, H).
+
+def pseudo_label_loss(v: torch.Tensor, labels: torch.Tensor, kept: Tensors, temperature: float) -> torch.Tensor:
+    """Equation (1): projections v (crops x n, P), crop by crop, of images with pseudo-labels (n, H) -> scalar.
+
+    ``kept``: prototypes of all heads (sum of M, P), their numbers ``sizes`` (H,).
     """
-    labels = kept["labels"][index].repeat(len(v) // len(index), 1)
+    labels = labels.repeat(len(v) // len(labels), 1)
     logits = (v @ kept["prototypes"].T / temperature).split(kept["sizes"].tolist(), dim=1)
     return torch.stack([cross_entropy(part, labels[:, head]) for head, part in enumerate(logits)]).mean()
 

@@ -48,6 +48,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medstrata.learning.batches import Images
+from medstrata.learning.chance import normal
 from medstrata.learning.checkpoints import Tensors
 from medstrata.learning.comm import generator
 from medstrata.learning.fitting import Batch, Fit, Phase
@@ -180,14 +181,14 @@ class DVC(ClusteringMethod):
     # -- training ------------------------------------------------------------------------------------------------
     def _train(self, images: Images, fit: Fit) -> None:
         def start() -> None:
-            z = self._embed_all(images)
-            self.network_.prototypes = nn.Parameter(start_prototypes(z, self._clusters_asked(z), fit))
+            z = self._embed_all(fit.share)
+            self.network_.prototypes = nn.Parameter(start_prototypes(z, self._clusters_asked(z, fit.comm), fit))
 
         def refresh(epoch: int) -> dict[str, Any]:
-            return refresh_target(fit, epoch, self._embed_all(images), self.network_.prototypes)
+            return refresh_target(fit, epoch, self._embed_all(fit.share), self.network_.prototypes)
 
         def joint_loss(batch: Batch) -> Tensors:
-            return self._joint_loss(batch, fit.kept["target"][batch.index.to(batch.x.device)])
+            return self._joint_loss(batch, fit.rows("target", batch))
 
         warm_up = self.training.warmup_length(len(images))
         fit.run(Phase("warm-up", warm_up, lambda batch: self._lower_bound(batch, 1.0)[0]))
@@ -204,7 +205,7 @@ class DVC(ClusteringMethod):
         """Equation (1), its prior weighted by ``beta``; and the latent means (n, Z)."""
         network = self.network_
         mean, log_variance = network.latent(network.encoder.features(batch.x))
-        noise = torch.randn(mean.shape, generator=batch.generator).to(mean.device)
+        noise = normal(mean.shape, batch.generator).to(mean.device)
         reconstruction = network.reconstruction_loss(mean + noise * (log_variance / 2).exp(), batch.x)
         prior = divergence_from_prior(mean, log_variance)
         loss = reconstruction + beta * network.prior_scale * prior

@@ -78,7 +78,7 @@ class Fusion(ClusteringMethod):
             file = fit.checkpoint and run_checkpoint(fit.checkpoint, number)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of one run's own clusters: they are not the result
-                member.fit(images, checkpoint=file, progress=fit.progress)
+                member.fit(images, checkpoint=file, progress=fit.progress, comm=fit.comm)
             self.history_.extend({"run": number, **record} for record in member.history_)
         self.network_ = nn.ModuleList(member.network_ for member in self._members)
 

@@ -20,9 +20,10 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from torch import nn
 
 from medstrata.errors import FitError
-from medstrata.learning.adjustment import Adjustment, apart
+from medstrata.learning.adjustment import Adjustment, InBatches, apart
 from medstrata.learning.batches import Images, Preprocessing, as_images, in_blocks, measure, other_scale
-from medstrata.learning.comm import choose_device, placed
+from medstrata.learning.checkpoints import Tensors, module_tensors, restore_module
+from medstrata.learning.comm import ALONE, Comm, choose_device, placed
 from medstrata.learning.fitting import Fit
 from medstrata.learning.reading import found_clusters, read_clusters
 from medstrata.learning.train import Training, collapse_warning
@@ -32,6 +33,10 @@ from medstrata.methods.settings import check_fitted, check_settings, settings_of
 from medstrata.run import Progress, no_progress
 
 BLOCK = 256  # images of one evaluation pass
+READ = (  # the attributes that reading the clusters sets
+    *("labels_", "n_clusters_", "embedding_size_", "reader_", "reading_"),
+    *("adjustment_", "unadjusted_labels_", "warnings_"),
+)
 INITIAL_WEIGHTS = 3  # names the stream of random numbers that a network starts from
 
 
@@ -74,11 +79,20 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     def _assign(self, z: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
-    def fit(self, X: Any, y: None = None, *, checkpoint: Path | None = None, progress: Progress = no_progress) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        checkpoint: Path | None = None,
+        progress: Progress = no_progress,
+        comm: Comm = ALONE,
+    ) -> Self:
         """Cluster ``X``. ``y`` is there for scikit-learn pipelines and must be None: labels are never read.
 
         ``checkpoint``: a file that is written after every epoch, at most once a second; a fit that finds it goes on
-        from there and ends with the same labels as one that was not interrupted.
+        from there and ends with the same labels as one that was not interrupted. ``comm``: processes that fit together
+        (``learning.comm.joined``); each makes the same call and ends with the same model.
 
         Raises
         ------
@@ -91,10 +105,17 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         self.history_: list[dict[str, Any]] = []
         self.warnings_: list[str] = []
         self._prepare(images.shape[1:], measure(images, self.training.preprocessing))
-        fit = Fit(self.network_, images, self.tensor, self.training, self.random_state, self.history_)
+        fit = Fit(self.network_, images, self.tensor, self.training, self.random_state, self.history_, comm)
         fit.keep_at(checkpoint, {**settings_of(self), "device": ""}, progress)  # another device may go on
         self._train(images, fit)
-        self._read(learn_batches(self, self._embed_all(images), batches))
+        z = comm.gather(self._embed_all(fit.share))
+        tensors, values = comm.first(lambda: self._reading(z, batches))
+        if comm.rank:
+            restore_module("network", self.network_, tensors)
+            self.__dict__.update(values)
+        for module in (self.reader_, self.adjustment_):
+            if module is not None:
+                module.to(self.device_)
         return self
 
     def predict(self, X: Any) -> NDArray[np.int64]:
@@ -169,9 +190,17 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         q: torch.Tensor = self._assign(z) if self.reader_ is None else self.reader_(z)
         return q
 
-    def _clusters_asked(self, z: torch.Tensor) -> int:
-        """Return K: as asked for, or with "auto" as the embeddings say."""
-        return found_clusters(z, self.random_state) if isinstance(self.n_clusters, str) else self.n_clusters
+    def _clusters_asked(self, z: torch.Tensor, comm: Comm = ALONE) -> int:
+        """Return K: as asked for, or with "auto" as the embeddings of all processes say."""
+        if not isinstance(self.n_clusters, str):
+            return self.n_clusters
+        everyone = comm.gather(z)
+        return comm.first(lambda: found_clusters(everyone, self.random_state))
+
+    def _reading(self, z: torch.Tensor, batches: InBatches | None) -> tuple[Tensors, dict[str, Any]]:
+        """Read the clusters off z; return what that has changed: the network's tensors, and attributes."""
+        self._read(learn_batches(self, z, batches))
+        return module_tensors("network", self.network_), {name: vars(self)[name] for name in READ if name in vars(self)}
 
     def _read(self, z: torch.Tensor) -> None:
         self.reading_: dict[str, Any] = {}

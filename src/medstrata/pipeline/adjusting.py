@@ -43,10 +43,11 @@ VALID = (
 )
 
 
-def prepare_batches(out: Path, plan: Plan) -> None:
+def prepare_batches(out: Path, plan: Plan, fitted: NDArray[np.bool_]) -> None:
     """Write ``adjustment.json`` and ``batches.parquet`` for a fit; remove them where the plan adjusts for nothing.
 
-    Batches of fewer than 10 patients are pooled; where even these together are of fewer, they are left as they are.
+    ``fitted`` (M,): the images that the model is going to be fitted on, whose patients count. Batches of fewer than 10
+    of them are pooled; where even these together are of fewer, they are left as they are.
     """
     for name in (FILE, TABLE):
         (out / name).unlink(missing_ok=True)
@@ -55,8 +56,9 @@ def prepare_batches(out: Path, plan: Plan) -> None:
     ids = _images(out)
     values = batch_values(out, plan.adjust_for, ids)
     patients: dict[Values, set[str]] = {one: set() for one in sorted(set(values))}
-    for one, patient in zip(values, patients_of(out, ids).tolist(), strict=True):
-        patients[one].add(patient)
+    for one, patient, seen in zip(values, patients_of(out, ids).tolist(), fitted.tolist(), strict=True):
+        if seen:
+            patients[one].add(patient)
     counted = {one: len(some) for one, some in patients.items()}
     large = [one for one, count in counted.items() if count >= FEWEST_PATIENTS]
     small = [one for one in counted if one not in large]

@@ -27,7 +27,9 @@ from medstrata.images.plan import Plan, load_plan
 from medstrata.methods.adjusting import no_maps
 from medstrata.methods.files import load
 from medstrata.methods.method import ClusteringMethod
+from medstrata.pipeline.fitted_images import copy_drawn, drawn, fitted_images, image_numbers
 from medstrata.pipeline.fitting import method_of
+from medstrata.pipeline.inputs import FIT_PIXELS
 from medstrata.pipeline.patients import patients_of
 from medstrata.run import Progress, write_json
 
@@ -60,7 +62,12 @@ def check_run(
     elif refits:
         plan = load_plan(out / "plan.json")
         plans = [replace(plan, seed=plan.seed + 1 + number) for number in range(refits)]
-        other = [_other_seed(checked, one, pixels, rows, progress) for one in plans]
+        ids, image_of = image_numbers(out)
+        fitted = fitted_images(len(ids), plan)[image_of]
+        copy_drawn(out, pixels, fitted)
+        some = drawn(out, pixels, fitted)
+        other = [_other_seed(checked, one, some, (pixels, rows), progress) for one in plans]
+        (out / FIT_PIXELS).unlink(missing_ok=True)
         for rule in RULES:
             found["rules"][rule.name]["other_seed"] = mean_interval(np.concatenate([one[rule.name] for one in other]))
         found["refits"] = {"count": refits, "same_cluster": [len(one[RULES[0].name]) for one in other]}
@@ -132,21 +139,26 @@ def _in_turn(out: Path, known: set[str] | None) -> Iterator[tuple[str, int]]:
 
 
 def _other_seed(
-    checked: Checked, plan: Plan, pixels: NDArray[Any], rows: NDArray[np.int64], progress: Progress
+    checked: Checked, plan: Plan, some: Any, asked: tuple[NDArray[Any], NDArray[np.int64]], progress: Progress
 ) -> dict[str, NDArray[np.float64]]:
-    """Fit ``plan``; Pearson's r of each rule's maps, of the images that both models put into the same cluster."""
+    """Fit ``plan`` on ``some`` images, those of the first fit.
+
+    Returns Pearson's r of each rule's maps, of the images (all pixels, and rows of them) that are ``asked`` about and
+    that both models put into the same cluster.
+    """
     model: Any = checked.model
+    pixels, rows = asked
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the other fit's own clusters: they are not the result
-        other = method_of(plan, str(model.device_)).fit(pixels, progress=progress)
+        other = method_of(plan, str(model.device_)).fit(some, progress=progress)
     table = np.zeros((model.n_clusters_, other.n_clusters_))
-    own = model.predict(pixels)
-    np.add.at(table, (own, other.labels_), 1)
+    np.add.at(table, (model.predict(some), other.labels_), 1)
     same = dict(zip(*(each.tolist() for each in linear_sum_assignment(table, maximize=True)), strict=True))
-    agree = np.array([row for row in rows if same.get(int(own[row])) == other.labels_[row]], dtype=np.int64)
+    both = zip(rows.tolist(), model.predict(pixels[rows]), other.predict(pixels[rows]), strict=True)
+    agree = np.array([row for row, own, theirs in both if same.get(int(own)) == theirs], dtype=np.int64)
     if not len(agree):
         return {rule.name: np.empty(0) for rule in RULES}
-    theirs = measure_cohort(other, pixels)
+    theirs = measure_cohort(other, some)
     found = {}
     for rule in RULES:
         first = cluster_activation_map(model, pixels[agree], rule, cohort=checked.cohort).maps

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from medstrata.decisions import model_checksum
 from medstrata.errors import RunFolderError
 from medstrata.evidence.comparison import Comparison, compare_labels
+from medstrata.images.plan import Plan
 from medstrata.pipeline.adjusting import FILE as ADJUSTMENT
 from medstrata.pipeline.export import check_outside
 from medstrata.pipeline.inputs import input_of
@@ -25,7 +26,7 @@ from medstrata.run import RunFolder, atomic, read_json, write_json, write_table
 
 FOLDER = "comparison"
 NUMBERS, FIGURE, TABLE, PAGE = "compare.json", "flow.svg", "moved.parquet", "comparison.html"
-OLDER: dict[str, Any] = {"adjust_for": []}  # keys that plans of earlier versions lack
+OLDER: dict[str, Any] = {"adjust_for": [], "fit_images": Plan.fit_images}  # keys that plans of earlier versions lack
 NO_SETTING = ("reasons", "version")  # keys of plan.json that set nothing
 
 

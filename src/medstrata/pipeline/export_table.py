@@ -18,7 +18,16 @@ from medstrata.pipeline.inputs import input_of
 from medstrata.pipeline.patients import known_patients
 from medstrata.run import RunFolder, atomic, write_json, write_table
 
-SURE = ("probability", "calibrated", "margin", "typicality", "novelty", "novelty_p", "novel")  # where they are there
+SURE = (
+    "probability",
+    "calibrated",
+    "margin",
+    "typicality",
+    "novelty",
+    "novelty_p",
+    "novel",
+    "fitted",
+)  # where they are there
 
 
 def decided_table(out: Path) -> pa.Table:

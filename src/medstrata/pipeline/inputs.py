@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from medstrata.errors import InputError, RunFolderError
 from medstrata.images.sources import Entry, Source, open_source
-from medstrata.run import RunFolder, atomic, digest, read_json, write_json, write_table
+from medstrata.run import RunFolder, atomic, digest, flocked, read_json, write_json, write_table
 
 _NO_PRIVATE = (
     "{} has no private/ folder, so its INPUT is unknown. Use the folder where the run was made, or another OUT."
@@ -124,32 +124,44 @@ def features_token(folder: RunFolder) -> str:
         return hashlib.file_digest(stored, "sha256").hexdigest()
 
 
+LISTING = "listing.parquet"  # in private/: the files of INPUT as they were scanned
+FIT_PIXELS = "fit_pixels.npy"  # the images that are drawn to fit on, while the model is fitted
+
+
 def forget_checkpoints(out: Path) -> None:
-    """Delete the checkpoints of an unfinished fit; a fusion has one per run (``methods.fusion``)."""
-    for file in out.glob("checkpoint*.safetensors"):
+    """Delete what an unfinished fit needs: its checkpoints, one per run of a fusion, and the images it is fitted on."""
+    for file in [*out.glob("checkpoint*.safetensors"), out / FIT_PIXELS]:
         file.unlink(missing_ok=True)
 
 
 def write_listing(folder: RunFolder, source: Source) -> list[Entry]:
     """Write down what is in INPUT now."""
     entries = source.listing()
-    columns = {
-        "name": [entry.name for entry in entries],
-        "size": [entry.size for entry in entries],
-        "modified": [entry.modified for entry in entries],
-    }
-    write_table(folder.private / "listing.parquet", pa.table(columns))
+    write_table(folder.private / LISTING, _listed(entries))
     return entries
+
+
+def _listed(entries: list[Entry]) -> pa.Table:
+    return pa.table({name: [getattr(entry, name) for entry in entries] for name in ("name", "size", "modified")})
+
+
+def take_listing(folder: RunFolder, source: Source) -> None:
+    """Write down what is in INPUT now, unless that stands there; several jobs may do so at the same time."""
+    now = _listed(source.listing())  # before the lock is taken: of millions of files it takes minutes
+    file = folder.private / LISTING
+    with flocked(folder.private / ".listing.lock"):
+        if not (file.exists() and pq.read_table(file).equals(now)):
+            write_table(file, now)
 
 
 def has_listing(folder: RunFolder) -> bool:
     """Whether the run still knows what was scanned; not where ``OUT/private/`` was removed."""
-    return (folder.path / "private" / "listing.parquet").exists()
+    return (folder.path / "private" / LISTING).exists()
 
 
 def token(folder: RunFolder) -> str:
     """Return a token of the salt and of INPUT's listing as it was scanned (as it is now, where it was not)."""
-    file = folder.path / "private" / "listing.parquet"
+    file = folder.path / "private" / LISTING
     if not file.exists():
         write_listing(folder, source_of(folder))
     table = pq.read_table(file)
@@ -164,9 +176,9 @@ def check_unchanged(folder: RunFolder) -> None:
     InputError : files were added, removed or changed since
     """
     if not folder.token("scan"):
-        (folder.private / "listing.parquet").unlink(missing_ok=True)
+        (folder.private / LISTING).unlink(missing_ok=True)
         return
-    table = pq.read_table(folder.private / "listing.parquet")
+    table = pq.read_table(folder.private / LISTING)
     before = {row["name"]: (row["size"], row["modified"]) for row in table.to_pylist()}
     now = {entry.name: (entry.size, entry.modified) for entry in source_of(folder).listing()}
     added, removed = len(now.keys() - before.keys()), len(before.keys() - now.keys())

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from medstrata.evidence.typicality import assignments_table, fit_reference
 from medstrata.evidence.validity import null
 from medstrata.evidence.validity.stability import KINDS, PART, Refit, some_patients, thin
 from medstrata.images.plan import Plan, load_plan
@@ -25,7 +26,7 @@ from medstrata.run import Progress, RunFolder, atomic, digest, read_json, write_
 MOST_IMAGES = 5000  # that refits are made on and compared over
 MOST_IN_NULL = 2000
 FIRST_SURROGATE = 1000  # in the seeds: below are the splits of the real images
-RECIPE = 2  # of refits and surrogates; raised when they are made in another way
+RECIPE = 3  # of refits and surrogates; raised when they are made in another way
 SEED_STEP = 1000  # between the seeds of the kinds of refit: more of one kind never repeat the other
 SHORTER = 0.5  # of the epochs of a fit, in the short fits of the null
 FOLDER = "validation"
@@ -90,10 +91,11 @@ def refits(material: Material, folder: Path, count: int, progress: Progress) -> 
             file = _file_of_refit(folder, kind, number)
             if not file.exists():
                 name = f"refit {2 * number + KINDS.index(kind) + 1} of {2 * count}"
-                labels = _refit(material, seen, seed, _named(progress, name))
+                labels, novelty_p = _refit(material, seen, seed, _named(progress, name))
                 with atomic(file) as part, open(part, "wb") as stream:
-                    np.save(stream, labels)
-            found.append(Refit(kind, np.load(file), seen))
+                    np.savez(stream, labels=labels, novelty_p=novelty_p)
+            with np.load(file) as stored:
+                found.append(Refit(kind, stored["labels"], seen, stored["novelty_p"]))
     return found
 
 
@@ -130,7 +132,7 @@ def _planned(material: Material, number: int) -> list[tuple[str, int, NDArray[np
 
 
 def _file_of_refit(folder: Path, kind: str, number: int) -> Path:
-    return folder / f"refit-{kind}-{number}.npy"
+    return folder / f"refit-{kind}-{number}.npz"
 
 
 def _file_of_null(folder: Path, name: str, number: int) -> Path:
@@ -141,14 +143,19 @@ def _named(progress: Progress, name: str) -> Progress:
     return lambda what, done, total: progress(f"{name}: {what}", done, total)
 
 
-def _refit(material: Material, seen: NDArray[np.bool_], seed: int, progress: Progress) -> NDArray[np.int64]:
+def _refit(
+    material: Material, seen: NDArray[np.bool_], seed: int, progress: Progress
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Fit on the images that are ``seen``; return labels and p-values of novelty of all (N,), as of new images."""
     method = _fitted(replace(material.plan, seed=seed), material.device, material.X[material.rows(seen)], progress)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        soft = method.predict_proba(material.X)
-    _, means = average_rows(material.image_of, soft)
-    labels: NDArray[np.int64] = means.argmax(1)
-    return labels
+        z, q = method.embed_and_assign(material.X)
+    _, z, q = average_rows(material.image_of, z, q)
+    names = material.patients.tolist()
+    reference = fit_reference(z[seen], q[seen], material.patients[seen].tolist())
+    table = assignments_table(material.image_ids.tolist(), z, q, reference, names)
+    return q.argmax(1), np.asarray(table["novelty_p"])
 
 
 def _fitted(plan: Plan, device: str, images: NDArray[Any] | InBatches, progress: Progress) -> ClusteringMethod:

@@ -16,10 +16,11 @@ from medstrata.images.catalog import Catalog
 from medstrata.images.plan import describe
 from medstrata.images.selection import check_plan
 from medstrata.pipeline import inputs
+from medstrata.pipeline.job import Job
 from medstrata.pipeline.source_validation import copy_verdict
-from medstrata.pipeline.stages import NAMES, STAGES, Job, Stage, check_method
+from medstrata.pipeline.stages import NAMES, STAGES, Stage, check_method
 from medstrata.pipeline.validation_settings import ValidationSettings
-from medstrata.run import RunFolder, digest, read_json
+from medstrata.run import RunFolder, digest, flocked, read_json
 
 COPIED = "copied"  # the token of a plan that belongs to a copied model
 READ_PRIVATE = ("scan", "plan", "decode")  # the stages that read OUT/private/
@@ -37,7 +38,7 @@ def run_pipeline(input_path: Path | str, out: Path | str, *, redo: str | None = 
     """
     job = Job(RunFolder(Path(out)), **settings)
     inputs.check_places(Path(input_path), job.path)
-    with job.folder.locked():
+    with job.held():
         inputs.connect(job.folder, Path(input_path))
         if redo is not None:
             _forget_from(job, redo)
@@ -56,23 +57,40 @@ def run_stage(name: str, job: Job, *, input_path: Path | None = None, redo: bool
     ------
     RunFolderError : not a run folder, or an earlier stage has not been done
     """
-    if input_path is not None:
-        inputs.check_places(input_path, job.path)
-    elif not (job.path / "run.json").exists():
-        raise RunFolderError(f"{job.path} is not a run folder. Begin with: medstrata scan INPUT OUT")
-    with job.folder.locked():
+    _check_places(job, input_path)
+    with job.held():
         if input_path is not None:
             inputs.connect(job.folder, input_path)
-        # What was scanned stands in private/. Where that was removed it can no longer change, and from the fit on
-        # nothing reads it.
-        known = name in READ_PRIVATE or inputs.has_listing(job.folder)
-        for earlier in STAGES[0 if known else 1 : NAMES.index(name)]:
-            _check_current(earlier, job)
+        _check_earlier(name, job)
         if redo:
             _forget_from(job, name)
         if name == "scan":
             inputs.check_unchanged(job.folder)
         _do(STAGES[NAMES.index(name)], job)
+
+
+def run_share(name: str, job: Job, *, input_path: Path | None = None) -> None:
+    """Do the shards of one job of a job array (``job.share``); the whole stage afterwards finds them done.
+
+    Raises
+    ------
+    RunFolderError : not a run folder, an earlier stage has not been done, or a run has the folder for itself
+    """
+    stage = STAGES[NAMES.index(name)]
+    _check_places(job, input_path)
+    with job.held():
+        if input_path is not None:
+            with flocked(job.folder.private / ".connect.lock"):
+                inputs.connect(job.folder, input_path)
+        _check_earlier(name, job)
+        if job.folder.is_done(name, stage.token(job), stage.files):
+            job.say(f"{name}: up to date")
+            return
+        assert stage.share is not None, "the command line offers shares of stages that have some"
+        stage.share(job)
+        job.say(
+            f"{name}: share {job.share.number} of {job.share.of} is done; when all are, run the same without --shards"
+        )
 
 
 def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = False) -> None:
@@ -86,7 +104,7 @@ def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = F
     ------
     RunFolderError : no finished run in ``model_folder``; NEW_OUT is the same folder
     """
-    from medstrata.pipeline import fitting
+    from medstrata.pipeline import copied_model
 
     trained = RunFolder(model_folder)
     if not trained.token("assign"):
@@ -98,19 +116,20 @@ def assign_new(model_folder: Path, input_path: Path, job: Job, *, redo: bool = F
     if trained.path.resolve() == job.path.resolve():
         raise RunFolderError("NEW_OUT is the folder of the model. Choose another folder for the new images.")
     inputs.check_places(input_path, job.path)
-    with job.folder.locked():
+    with job.held():
         inputs.connect(job.folder, input_path, salt_from=trained)
         if redo:
+            job.forget_shards()
             job.folder.forget(NAMES)
         inputs.check_unchanged(job.folder)
         _do(STAGES[0], job)
-        fitting.copy_plan(model_folder, job.path)
+        copied_model.copy_plan(model_folder, job.path)
         if job.folder.token("plan") != COPIED:
             job.folder.mark("plan", COPIED, 0.0)
         _do(STAGES[2], job)
         token = digest("copied", trained.token("fit"), trained.token("assign"))
         if job.folder.token("fit") != token:
-            fitting.copy_model(model_folder, job.path)
+            copied_model.copy_model(model_folder, job.path)
             job.folder.mark("fit", token, 0.0)
         copy_verdict(model_folder, job.path)
         if not copy_decisions(model_folder, job.path):
@@ -135,7 +154,7 @@ def validate_run(job: Job, settings: ValidationSettings) -> None:
         raise RunFolderError(
             f"{job.path} holds new images, sorted by the model of another run. Validate that run instead."
         )
-    with job.folder.locked():
+    with job.held():
         for earlier in STAGES[: NAMES.index("assign") + 1]:
             _check_current(earlier, job)
         started = time.monotonic()
@@ -164,9 +183,29 @@ def _do(stage: Stage, job: Job) -> None:
         started = time.monotonic()
         facts = stage.work(job)
         job.folder.mark(stage.name, token, time.monotonic() - started, **facts)
+        job.forget_shards(stage.name)
     if stage.name == "plan":
         for decision, value, reason in describe(job.plan()):
             job.say(f"  {decision:<18} {value}" + (f"   {reason}" if reason else ""))
+
+
+def _check_places(job: Job, input_path: Path | None) -> None:
+    """Raise an error where OUT is no run folder, or INPUT and OUT cannot stand together."""
+    if input_path is not None:
+        inputs.check_places(input_path, job.path)
+    elif not (job.path / "run.json").exists():
+        raise RunFolderError(f"{job.path} is not a run folder. Begin with: medstrata scan INPUT OUT")
+
+
+def _check_earlier(name: str, job: Job) -> None:
+    """Raise an error where a stage before ``name`` has to be done first, or again.
+
+    What was scanned stands in private/. Where that was removed it can no longer change, and from the fit on nothing
+    reads it.
+    """
+    known = name in READ_PRIVATE or inputs.has_listing(job.folder)
+    for earlier in STAGES[0 if known else 1 : NAMES.index(name)]:
+        _check_current(earlier, job)
 
 
 def _check_current(stage: Stage, job: Job) -> None:
@@ -223,4 +262,5 @@ def _forget_from(job: Job, name: str) -> None:
         (job.path / "plan.json").unlink(missing_ok=True)
     if NAMES.index(name) <= NAMES.index("fit"):
         inputs.forget_checkpoints(job.path)
+    job.forget_shards()
     job.folder.forget(NAMES[NAMES.index(name) :])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -14,58 +13,29 @@ from medstrata.decisions import FILE as DECISIONS
 from medstrata.decisions import read_decided
 from medstrata.errors import PlanError
 from medstrata.images import planning, store
-from medstrata.images.catalog import Catalog, scan
-from medstrata.images.plan import Plan, load_plan
+from medstrata.images.catalog import Catalog, scan, scan_share
+from medstrata.images.manifest import Sharding
+from medstrata.images.plan import Plan
 from medstrata.methods import METHODS
 from medstrata.pipeline import inputs
+from medstrata.pipeline.job import Job
 from medstrata.pipeline.source_validation import FILE as SOURCE_VALIDATION
-from medstrata.run import Progress, RunFolder, digest, no_progress, processors, write_json
-
-Say = Callable[[str], None]
-
-
-def _silent(sentence: str) -> None:
-    """Say nothing."""
-
-
-@dataclass
-class Job:
-    """One call of the pipeline: the run folder, what the user chose, and how to tell the user what happens."""
-
-    folder: RunFolder
-    options: planning.PlanOptions = field(default_factory=planning.PlanOptions)
-    device: str = "auto"
-    features: Path | None = None  # vectors (N, Z) to cluster instead of pixels
-    workers: int = 1  # processes that read files; 0: one per processor; above 1 a script needs a __main__ guard
-    progress: Progress = no_progress
-    say: Say = _silent
-
-    @property
-    def path(self) -> Path:
-        """The folder OUT."""
-        return self.folder.path
-
-    @property
-    def readers(self) -> int:
-        """How many processes read files."""
-        return self.workers or processors()
-
-    def plan(self) -> Plan:
-        """The plan as it stands in OUT, with what the user may have edited."""
-        return load_plan(self.path / "plan.json")
+from medstrata.run import digest, write_json
 
 
 @dataclass(frozen=True)
 class Stage:
     """A stage: the files it writes, the inputs that decide whether it is up to date, and its work.
 
-    ``work`` returns facts for ``run.json`` (numbers and names of software, no paths).
+    ``work`` returns facts for ``run.json`` (numbers and names of software, no paths). ``share`` does the shards of one
+    job of a job array and nothing else; None: the stage is not cut into shards that way.
     """
 
     name: str
     files: tuple[str, ...]
     inputs: Callable[[Job], list[Any]]
     work: Callable[[Job], dict[str, Any]]
+    share: Callable[[Job], None] | None = None
 
     def token(self, job: Job) -> str:
         """Return the token of the stage's inputs as they are now."""
@@ -75,7 +45,8 @@ class Stage:
 def _scan(job: Job) -> dict[str, Any]:
     source = inputs.source_of(job.folder)
     files = len(inputs.write_listing(job.folder, source))
-    catalog = scan(source, inputs.salt_of(job.folder), job.readers, job.progress)
+    sharding = job.sharding("scan", inputs.token(job.folder))
+    catalog = scan(source, inputs.salt_of(job.folder), job.readers, job.progress, sharding)
     catalog.write(job.path)
     images = catalog.images().num_rows
     left_out = catalog.table.num_rows - images
@@ -117,6 +88,7 @@ _FITTING_KEYS = (
     "batch_size",
     "seed",
     "maps_per_cluster",
+    "fit_images",
     "augmentation",
     "settings",
     "adjust_for",
@@ -131,7 +103,8 @@ def _decode_inputs(job: Job) -> list[Any]:
 
 def _decode(job: Job) -> dict[str, Any]:
     source, catalog = inputs.source_of(job.folder), Catalog.read(job.path)
-    summary = store.decode(source, catalog, job.plan(), job.path, job.readers, job.progress)
+    sharding = job.sharding("decode", digest(_decode_inputs(job)))
+    summary = store.decode(source, catalog, job.plan(), job.path, job.readers, job.progress, sharding)
     job.say(f"decode: {summary.decoded} images decoded, {summary.left_out} left out (left_out.parquet says why)")
     return {"images": summary.decoded, "left_out": summary.left_out}
 
@@ -139,21 +112,35 @@ def _decode(job: Job) -> dict[str, Any]:
 def _fit_inputs(job: Job) -> list[Any]:
     plan = job.plan()
     chosen = [plan.method, plan.n_clusters, plan.batch_size, plan.seed, plan.augmentation, plan.settings]
+    chosen += [plan.fit_images] if plan.fit_images != Plan.fit_images else []  # runs from before there was the key
     vectors = [inputs.features_token(job.folder)] if plan.method == "features" else []
     adjusted = [plan.adjust_for] if plan.adjust_for else []  # so that runs from before there was the key stay done
     return [job.folder.token("decode"), *chosen, *vectors, *adjusted]
 
 
 def _fit(job: Job) -> dict[str, Any]:
-    from medstrata.pipeline import fitting  # torch loads here, so that scan and plan do without
+    from medstrata.learning.comm import ALONE  # torch loads here, so that scan and plan do without
+    from medstrata.pipeline import fitting
 
-    return fitting.fit(job.path, job.plan(), job.device, digest(_fit_inputs(job)), job.progress, job.say)
+    comm = job.comm or ALONE
+    if comm.rank == 0:
+        comm.first(lambda: True)  # the other processes wait for this in ``pipeline.together``
+    token = digest(_fit_inputs(job))
+    return fitting.fit(job.path, job.plan(), job.device, token, job.progress, job.say, comm)
 
 
 def _assign(job: Job) -> dict[str, Any]:
-    from medstrata.pipeline import fitting
+    from medstrata.pipeline import assigning
 
-    return fitting.assign(job.path, job.device, job.progress, job.say)
+    return assigning.assign(job.path, job.device, _sharded_assign(job), job.progress, job.say)
+
+
+def _sharded_assign(job: Job) -> Sharding:
+    return job.sharding("assign", digest(_assign_inputs(job)))
+
+
+def _assign_inputs(job: Job) -> list[Any]:
+    return [job.folder.token("decode"), job.folder.token("fit")]
 
 
 def _explain(job: Job) -> dict[str, Any]:
@@ -169,7 +156,8 @@ def _explain(job: Job) -> dict[str, Any]:
         write_json(job.path / "maps" / "summary.json", {})
     else:
         token = digest(job.folder.token("assign"), job.plan().maps_per_cluster)
-        explain(job.path, model, job.plan().maps_per_cluster, job.progress, token)
+        sharding = job.sharding("explain", token)
+        explain(job.path, model, job.plan().maps_per_cluster, job.progress, token, sharding)
         drawn = pq.read_metadata(job.path / "maps" / "index.parquet").num_rows
         job.say(f"explain: maps of {drawn} images and of {model.n_clusters_} clusters in maps/")
     return {}
@@ -200,16 +188,34 @@ def _report_inputs(job: Job) -> list[Any]:
     return [job.folder.token("explain"), vars(job.plan()), *written]
 
 
+def _scan_share(job: Job) -> None:
+    source = inputs.source_of(job.folder)
+    inputs.take_listing(job.folder, source)
+    scan_share(source, job.sharding("scan", inputs.token(job.folder)), job.progress)
+
+
+def _decode_share(job: Job) -> None:
+    sharding = job.sharding("decode", digest(_decode_inputs(job)))
+    store.decode_share(inputs.source_of(job.folder), Catalog.read(job.path), job.plan(), sharding, job.progress)
+
+
+def _assign_share(job: Job) -> None:
+    from medstrata.pipeline import assigning
+
+    assigning.assign_share(job.path, job.device, _sharded_assign(job), job.progress)
+
+
 STAGES = (
-    Stage("scan", ("catalog.parquet",), lambda job: [inputs.token(job.folder)], _scan),
+    Stage("scan", ("catalog.parquet",), lambda job: [inputs.token(job.folder)], _scan, _scan_share),
     Stage("plan", ("plan.json",), lambda job: [job.folder.token("scan"), vars(job.options)], _plan),
-    Stage("decode", ("pixels.npy", "images.parquet", "left_out.parquet"), _decode_inputs, _decode),
+    Stage("decode", ("pixels.npy", "images.parquet", "left_out.parquet"), _decode_inputs, _decode, _decode_share),
     Stage("fit", ("model.safetensors", "model.json", "history.jsonl", "baselines.parquet"), _fit_inputs, _fit),
     Stage(
         "assign",
         ("embeddings.npy", "soft_assignments.npy", "assignments.parquet", "contradictions.parquet", "calibration.json"),
-        lambda job: [job.folder.token("decode"), job.folder.token("fit")],
+        _assign_inputs,
         _assign,
+        _assign_share,
     ),
     Stage("validate", ("validation.json",), lambda job: [job.folder.token("assign")], _validate),
     Stage(

@@ -21,6 +21,7 @@ from medstrata.images.plan import load_plan
 from medstrata.learning.cluster_number import possible
 from medstrata.learning.reading import read_clusters, sample
 from medstrata.pipeline.associating import clinical_associations, technical_associations
+from medstrata.pipeline.calibrating import measure_false_alarms
 from medstrata.pipeline.patients import patients_of
 from medstrata.pipeline.refits import (
     REAL,
@@ -147,8 +148,9 @@ def validate(
         "null": null,
         "settings": settings_used(material),
     }
+    false_alarms = measure_false_alarms(out, material.patients, made, material.plan.seed)
     write_json(out / FILE, result)
-    for sentence in _sentences(result):
+    for sentence in filter(None, [*_sentences(result), false_alarms]):
         say(f"validate: {sentence}")
     return result
 

@@ -19,20 +19,28 @@ def calibration_text(calibration: dict[str, Any], new: bool) -> str:
         learned = calibration["new" if new else "fit"]
         sentences.append(
             "Probabilities were calibrated by one temperature (Guo, Pleiss et al. 2017), learned from whether readings "
-            "of the clusters that did not see a patient put the patient's images into the same cluster "
-            f"({count(learned['comparisons'])} comparisons in {things(learned['patients'], 'patients')})."
+            "of the clusters, on the finished embedding, that did not see a patient put the patient's images into the "
+            f"same cluster ({count(learned['comparisons'])} comparisons in {things(learned['patients'], 'patients')})."
         )
-        if not calibration.get("refits"):
-            sentences.append(
-                "This calibration is provisional: the model was not fitted again, its clusters were read again."
-            )
     novelty = calibration.get("novelty", {})
     if novelty.get("can_flag"):
         sentences.append(
             "Images were flagged as novel by a conformal p-value of their distance to images of other patients "
-            f"(Vovk et al. 2005), at a nominal rate of false alarms of {percent(novelty['false_alarm_rate'])}."
+            f"(Vovk et al. 2005), at a nominal rate of false alarms of {percent(novelty['false_alarm_rate'])}"
+            f"{measured_false_alarms(novelty)}."
         )
     return " ".join(sentences)
+
+
+def measured_false_alarms(novelty: dict[str, Any]) -> str:
+    """Return ", measured ...": how often refits flagged patients whom they had not seen; "" where none could."""
+    found = novelty.get("measured")
+    if not found:
+        return ""
+    share, low, high = (f"{100 * found[name]:.1f}" for name in ("mean", "low", "high"))
+    return (
+        f"; refits flagged {share} % of the images of patients whom they had not seen (95 % interval {low} to {high})"
+    )
 
 
 def validity_text(found: dict[str, Any]) -> str:

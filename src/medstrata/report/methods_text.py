@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from medstrata.images.intensity import describe_rule
 from medstrata.report.attention import left_out_words
 from medstrata.report.facts import Facts
@@ -47,7 +49,7 @@ def write_methods(run: RunFolder, facts: Facts) -> MethodsText:
     validation = run.validation or {}
     parts = [
         [_images(run, facts), _left_out(facts), _preprocessing(run)],
-        [method_text(run.plan, run.model, bool(run.drift)), training_text(run.model, run.history)],
+        [method_text(run.plan, run.model, bool(run.drift)), fitted_text(run), training_text(run.model, run.history)],
         [calibration_text(run.calibration, bool(run.drift)), validity_text(validation)],
         [technical_text(validation), clinical_text(validation), rule_text(validation)],
         [maps_text(run.maps)],
@@ -56,6 +58,16 @@ def write_methods(run: RunFolder, facts: Facts) -> MethodsText:
     paragraphs = [" ".join(sentence for sentence in part if sentence) for part in parts]
     paragraphs = [paragraph for paragraph in paragraphs if paragraph]
     return MethodsText(paragraphs, cited(" ".join(paragraphs)))
+
+
+def fitted_text(run: RunFolder) -> str:
+    """Say that the model was fitted on some of the images only; "" where it was on all, or on none of them."""
+    if "fitted" not in run.assignments.column_names:
+        return ""
+    fitted = int(np.asarray(run.assignments["fitted"]).sum())
+    if fitted in (0, len(run.assignments)):
+        return ""
+    return f"The model was fitted on {count(fitted)} of them, drawn at random; the others were assigned by it."
 
 
 def patient_count(run: RunFolder) -> tuple[int, int]:

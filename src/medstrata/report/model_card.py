@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from medstrata.report.attention import Checks, Finding, left_out_words
 from medstrata.report.facts import Facts
 from medstrata.report.folder import RunFolder, rows_of
-from medstrata.report.methods_text import MethodsText, patient_count
+from medstrata.report.methods_evidence import measured_false_alarms
+from medstrata.report.methods_text import MethodsText, fitted_text, patient_count
 from medstrata.report.source_run import SourceRun
 from medstrata.report.wording import count, percent, things
 
@@ -63,6 +64,7 @@ def _bullets(lines: Sequence[str]) -> str:
 
 def _images(run: RunFolder, facts: Facts) -> str:
     patients, unknown = patient_count(run)
+    fitted = fitted_text(run)
     lines = [
         f"{things(facts.clustered, facts.noun)}; {left_out_words(facts) if facts.left_out else 'nothing'} left out"
     ]
@@ -70,6 +72,7 @@ def _images(run: RunFolder, facts: Facts) -> str:
         lines.append(f"{things(patients, 'patients')}; {things(unknown, facts.noun)} whose patient is unknown")
     else:
         lines.append("patients: unknown, each counts as one of its own")
+    lines += [fitted] if fitted else []
     rows = rows_of(run.catalog, run.assignments["image_id"])
     lines += [f"{words.lower()}: {_values(rows[key])}" for key, words in FACTORS.items()]
     return _bullets(lines)
@@ -124,13 +127,13 @@ def _metrics(run: RunFolder, checks: Checks) -> str:
         lines.append(
             f"Calibration: {percent(agreement['mean'])} of held-back images came into the same cluster; expected "
             f"calibration error {error['mean']:.3f} (95 % interval {error['low']:.3f} to {error['high']:.3f})"
-            + ("" if calibration.get("refits") else ", provisional")
         )
     else:
         lines.append("Probabilities are not calibrated.")
     novelty = calibration.get("novelty", {})
     if novelty.get("can_flag"):
-        lines.append(f"Novelty flag: nominal rate of false alarms {percent(novelty['false_alarm_rate'])}")
+        rate = percent(novelty["false_alarm_rate"])
+        lines.append(f"Novelty flag: nominal rate of false alarms {rate}{measured_false_alarms(novelty)}")
     else:
         lines.append("Novelty flag: none; too few patients to flag images at a stated rate")
     return _bullets(lines)

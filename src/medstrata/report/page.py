@@ -19,6 +19,7 @@ from medstrata.report.doubted import list_doubted
 from medstrata.report.facts import ALL_MAPS, Facts, gather_facts, map_cautions
 from medstrata.report.figures import embedding_maps, training_curves
 from medstrata.report.folder import RunFolder, read_run_folder
+from medstrata.report.methods_evidence import measured_false_alarms
 from medstrata.report.methods_text import write_methods
 from medstrata.report.model_card import FILE as MODEL_CARD
 from medstrata.report.model_card import model_card
@@ -162,7 +163,7 @@ def sure_words(run: RunFolder) -> str:
             f"{after['mean']:.3f}, 95 % interval {after['low']:.3f} to {after['high']:.3f}). It is not the chance that "
             "the cluster is right"
         )
-        meaning += "." if facts.get("refits") else ", and provisional: only the clusters were read again, nothing else."
+        meaning += ". Only the clusters were read again for it, not the whole model fitted."
     else:
         meaning = (
             "the probability that the method itself gives to an image's own cluster. It is not calibrated and is not "
@@ -173,10 +174,10 @@ def sure_words(run: RunFolder) -> str:
     novel = int(np.asarray(run.assignments["novel"]).sum())
     if not facts.get("novelty", {}).get("can_flag"):
         return f"{meaning} Too few patients were in the fit to flag novel images at a stated rate."
-    return (
-        f"{meaning} Flagged as novel: {wording.count(novel)}. The nominal rate of false alarms is 1 %; where a network "
-        "learned from about a thousand images, it was measured to be up to 4 %."
+    measured = measured_false_alarms(facts["novelty"]) or (
+        "; where a network learned from about a thousand images, it was measured to be up to 4 %"
     )
+    return f"{meaning} Flagged as novel: {wording.count(novel)}. The nominal rate of false alarms is 1 %{measured}."
 
 
 def _were(amount: int) -> str:

@@ -19,7 +19,7 @@ def named(
     """What is said of cluster 0 where one column tells it with this balanced accuracy."""
     array = np.asarray(values)
     column = TechnicalColumn(key, "pixels" if key in ("sharpness", "noise") else "header", array)
-    all_ = {"p": p, "clusters": [{"cluster": 0, "balanced_accuracy": together, "p": p}]}
+    all_ = {"adjusted": p, "clusters": [{"cluster": 0, "balanced_accuracy": together, "p": p}]}
     both = {
         "header": all_ if column.origin == "header" else None,
         "pixels": None if column.origin == "header" else all_,

@@ -88,7 +88,22 @@ def test_a_cluster_in_the_middle_of_a_range_is_told() -> None:
     assert found["clusters"][1]["balanced_accuracy"] > 0.85
     assert found["p"] == pytest.approx(1 / (SHUFFLES + 1)) and found["chance"] == pytest.approx(1 / 3)
     assert (found["images"], found["patients"], found["shuffles"]) == (180, 180, SHUFFLES)
+    assert found["adjusted"] == found["p"]
     assert prediction([], task_of(clusters), 0) is None
+
+
+def test_of_many_kinds_each_is_asked_for_more() -> None:
+    """A column that says the cluster stays below 5 % among ten kinds; one of chance is not shuffled so often."""
+    clusters = np.repeat([0, 1, 2], 60)
+    told, chance = np.array(["a", "b", "c"])[clusters], np.random.default_rng(0).choice(["a", "b"], 180)
+    found, nothing = (
+        prediction([TechnicalColumn("model", "header", values)], task_of(clusters), 0, kinds=10)
+        for values in (told, chance)
+    )
+    assert found is not None and nothing is not None
+    assert (found["shuffles"], nothing["shuffles"]) == (SHUFFLES + 9 * (SHUFFLES + 1), SHUFFLES)
+    assert found["p"] == pytest.approx(1 / 400) and found["adjusted"] == pytest.approx(0.025)
+    assert nothing["adjusted"] == min(1, 10 * nothing["p"]) > 0.05
 
 
 def test_a_scanner_shared_by_two_clusters_tells_both_from_the_rest() -> None:
@@ -122,7 +137,7 @@ def test_the_null_lies_at_chance_and_p_is_uniform_where_nothing_is_planted() -> 
         patients = np.repeat(np.arange(20), 10)
         task = task_of(clusters[patients], patients, seed)
         x = features([TechnicalColumn("model", "header", scanner[patients].astype(str))])[task.rows]
-        own = skill(x, task).balanced_accuracy
-        null = np.array([each.balanced_accuracy for each in null_skills(x, task, seed)])
-        low += predicting._p(own, null) <= 0.1
+        own = skill(x, task)
+        null = np.array([each.balanced_accuracy for each in null_skills(x, task, own, 1, seed)])
+        low += predicting._p(own.balanced_accuracy, null) <= 0.1
     assert low <= 12  # 99 % of the binomial distribution

@@ -26,8 +26,16 @@ from medstrata.evidence.association.effects import (
 )
 from medstrata.evidence.association.patients import draw_one_each
 from medstrata.evidence.confounders.columns import TechnicalColumn, common_values
-from medstrata.evidence.confounders.named import SIGNIFICANT, name_clusters
-from medstrata.evidence.confounders.prediction import FEWEST_PATIENTS, Task, features, make_task, prediction, skill
+from medstrata.evidence.confounders.named import name_clusters
+from medstrata.evidence.confounders.prediction import (
+    FEWEST_PATIENTS,
+    SIGNIFICANT,
+    Task,
+    features,
+    make_task,
+    prediction,
+    skill,
+)
 
 Integers = NDArray[np.int64]
 ORIGINS = {"headers": "header", "pixels": "pixels"}
@@ -81,7 +89,7 @@ def find_confounders(
     _check(columns, labels, patients, kind_of)
     patient = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
     groups, not_compared = _groups(columns, labels, patient, kind_of)
-    results = [_examine(group, labels, kind_of, seed) for group in groups]
+    results = [_examine(group, labels, kind_of, len(groups), seed) for group in groups]
     _correct([entry for result in results for entry in result["associations"]])
     named = [entry for result, group in zip(results, groups, strict=True) for entry in _named(result, group, seed)]
     named.sort(key=lambda entry: (entry["origin"] != "header", -entry["balanced_accuracy"]))
@@ -133,8 +141,8 @@ def _large_enough(rows: Integers, clusters: Integers, patients: Integers, name: 
     return len(np.unique(patients[rows][clusters[rows] == name])) >= FEWEST_PATIENTS
 
 
-def _examine(group: _Group, clusters: Integers, kinds: Sequence[str], seed: int) -> dict[str, Any]:
-    """Test and predict within one kind; the q-values are still missing."""
+def _examine(group: _Group, clusters: Integers, kinds: Sequence[str], compared: int, seed: int) -> dict[str, Any]:
+    """Test and predict within one of the ``compared`` kinds; the q-values are still missing."""
     drawn = draw_one_each(group.patients, seed)
     found, untested = associations([column.take(drawn) for column in group.columns], group.clusters[drawn], seed)
     tested = {entry["column"] for entry in found}
@@ -145,7 +153,7 @@ def _examine(group: _Group, clusters: Integers, kinds: Sequence[str], seed: int)
     used = np.unique(group.clusters).tolist()
     present = np.unique(clusters[(np.asarray(kinds) == group.kind) & (clusters >= 0)]).tolist()
     by_origin = {
-        name: prediction([column for column in usable if column.origin == origin], task, seed)
+        name: prediction([column for column in usable if column.origin == origin], task, seed, compared)
         if isinstance(task, Task)
         else None
         for name, origin in ORIGINS.items()

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
 from medstrata.evidence.confounders.columns import LOW_AND_HIGH, OTHER_VALUES, TechnicalColumn
+from medstrata.evidence.confounders.prediction import SIGNIFICANT
 from medstrata.images.vocabulary import is_other
 
-SIGNIFICANT = 0.05  # q of a column, and p of all columns together
 NAMED = 0.8  # balanced accuracy from which on a cluster is named
 STRONG = 0.9  # and from which on this is called strong
 PLAIN = 0.75  # (share + 1 - elsewhere) / 2 of values, or AUC, from which on they describe the cluster well
@@ -81,7 +81,7 @@ def _of_cluster(prediction: Mapping[str, Any] | None, cluster: int) -> float:
     Clusters are looked at one by one only where all of them together are told better than by chance: with many clusters
     one would be told by chance alone.
     """
-    if prediction is None or prediction["p"] > SIGNIFICANT:
+    if prediction is None or prediction["adjusted"] > SIGNIFICANT:
         return 0.0
     for entry in prediction["clusters"]:
         if entry["cluster"] == cluster and entry["p"] <= SIGNIFICANT:

@@ -26,6 +26,7 @@ FOLDS = 5
 FEWEST_PATIENTS = 5  # of a cluster that is to be predicted: one for each fold
 MOST_IMAGES = 2000  # predicted; more make the figures hardly more precise
 SHUFFLES = 39  # of the null: the smallest p-value is 1 in 40
+SIGNIFICANT = 0.05  # more shuffles, one kind of image as many as one alone has, only where so few leave p below
 HATS = 5  # functions of the rank of a number
 PENALTY = 1.0  # of ridge regression, on features between 0 and 1
 
@@ -131,13 +132,26 @@ def _halfway(fitted: Floats, own: Floats) -> Floats:
     return np.asarray((inside + outside) / 2)
 
 
-def null_skills(x: Floats, task: Task, seed: int) -> list[Skill]:
-    """Return the skill in ``SHUFFLES`` data sets in which every patient has the technical data of another patient.
+def null_skills(x: Floats, task: Task, own: Skill, kinds: int, seed: int) -> list[Skill]:
+    """Return the skill in data sets in which every patient has the technical data of another patient.
 
     The images of a patient keep data of one patient, so that images that belong together do not pass as many.
+    ``SHUFFLES`` sets; where few of them are predicted as well as ``own``, so many that a p-value can stay below
+    ``SIGNIFICANT`` when it is multiplied by the number of ``kinds``.
     """
     generator = np.random.default_rng(seed)
-    return [skill(x[_other_patients(task.patients, generator)], task) for _ in range(SHUFFLES)]
+
+    def more(count: int) -> list[Skill]:
+        return [skill(x[_other_patients(task.patients, generator)], task) for _ in range(count)]
+
+    null = more(SHUFFLES)
+    if _p(own.balanced_accuracy, _accuracies(null)) <= SIGNIFICANT:
+        null += more((SHUFFLES + 1) * (kinds - 1))
+    return null
+
+
+def _accuracies(null: Sequence[Skill]) -> Floats:
+    return np.array([each.balanced_accuracy for each in null])
 
 
 def _other_patients(patients: Integers, generator: np.random.Generator) -> Integers:
@@ -152,24 +166,28 @@ def _other_patients(patients: Integers, generator: np.random.Generator) -> Integ
     return found
 
 
-def prediction(columns: Sequence[TechnicalColumn], task: Task, seed: int) -> dict[str, Any] | None:
+def prediction(columns: Sequence[TechnicalColumn], task: Task, seed: int, kinds: int = 1) -> dict[str, Any] | None:
     """Say how well all ``columns`` (M,) together predict the cluster, beside chance; None where there is no column.
 
-    ``p`` is the share of shuffled data sets, this one counted, that are predicted at least as well.
+    ``p`` is the share of shuffled data sets, this one counted, that are predicted at least as well; ``adjusted`` is
+    multiplied by the number of ``kinds`` that are looked at (Bonferroni): in many, one would be predicted by chance.
     """
     if not columns:
         return None
     x = features([column.take(task.rows) for column in columns])
-    own, null = skill(x, task), null_skills(x, task, seed)
-    accuracies = np.array([each.balanced_accuracy for each in null])
+    own = skill(x, task)
+    null = null_skills(x, task, own, kinds, seed)
+    accuracies = _accuracies(null)
     apart = np.array([each.apart for each in null])
+    p = _p(own.balanced_accuracy, accuracies)
     return {
         "balanced_accuracy": own.balanced_accuracy,
         "chance": 1 / len(task.names),
         "null_mean": float(accuracies.mean()),
         "null_high": float(np.quantile(accuracies, 0.95)),
-        "p": _p(own.balanced_accuracy, accuracies),
-        "shuffles": SHUFFLES,
+        "p": p,
+        "adjusted": min(1.0, p * kinds),
+        "shuffles": len(null),
         "images": len(task.rows),
         "patients": len(np.unique(task.patients)),
         "clusters": [

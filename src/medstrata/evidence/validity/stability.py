@@ -9,7 +9,7 @@ asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,15 @@ KINDS = ("seeds", "patients")
 
 @dataclass(frozen=True)
 class Refit:
-    """``labels`` (N,): what a refit says of every image; ``seen`` (N,): whether it was fitted on it."""
+    """``labels`` (N,): what a refit says of every image; ``seen`` (N,): whether it was fitted on it.
+
+    ``novelty_p`` (N,): p-values of novelty, as for new images; empty where only labels are compared.
+    """
 
     kind: str
     labels: Labels
     seen: NDArray[np.bool_]
+    novelty_p: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def some_patients(patients: NDArray[np.str_], share: float, seed: int) -> NDArray[np.bool_]:
