@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from medstrata.errors import FitError
 from medstrata.learning import comm as comm_module
 from medstrata.learning import kmeans as kmeans_module
+from medstrata.learning import nearest as nearest_module
 from medstrata.learning.comm import ALONE, Comm, generator, joined
 from medstrata.learning.fitting import Fit
 from medstrata.learning.kmeans import elbow, kmeans, spherical_kmeans
@@ -142,12 +143,14 @@ def clusters(comm: Comm) -> Found:
         result = kmeans(vectors, count, generator(2), restarts=3, comm=comm)
         found |= {f"{name} centres": result.centres, f"{name} inertia": result.inertia}
         found[f"{name} labels"] = comm.gather(result.labels)
-    approximate = {"MOST_EXACT": 50, "SAMPLE": 200, "BLOCK": 8}
-    usual = {name: getattr(kmeans_module, name) for name in approximate}
-    vars(kmeans_module).update(approximate)
+    approximate = {(kmeans_module, "MOST_EXACT"): 50, (kmeans_module, "SAMPLE"): 200, (nearest_module, "BLOCK"): 8}
+    usual = {(module, name): getattr(module, name) for module, name in approximate}
+    for (module, name), value in approximate.items():
+        setattr(module, name, value)
     # Batches are a block of each process: not the batches of one, but near the same centres.
     found["approximate"] = kmeans(some, 5, generator(2), comm=comm).inertia < 1.01 * found["blobs inertia"]
-    vars(kmeans_module).update(usual)
+    for (module, name), value in usual.items():
+        setattr(module, name, value)
     for count in (5, 55):
         prototypes, labels = spherical_kmeans(normalize(some - 104), count, generator(3), 2, comm)
         found |= {f"prototypes {count}": prototypes, f"labels {count}": comm.gather(labels)}

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from benchmarks.speed.roofs import measure_roofs
 from benchmarks.speed.timing import Work, alternate, check_equal, machine, ratio, shown, table
 from medstrata.learning.comm import ALONE
-from medstrata.learning.kmeans import Blocks, Settings, _lloyd
+from medstrata.learning.kmeans import Settings, _lloyd
+from medstrata.learning.nearest import Blocks
 
 SHAPES = ((100_000, 64, 10, 5), (100_000, 128, 100, 3), (500_000, 64, 100, 1), (50_000, 256, 1000, 1))
 MANY = 100  # clusters from which on a shape counts towards the target
@@ -58,9 +59,9 @@ def ours(vectors: NDArray[np.float32], centres: NDArray[np.float32], iterations:
     """As ``medstrata.learning.kmeans.kmeans`` does with one start."""
     tensor = torch.from_numpy(vectors)
     offset = tensor.mean(0)
-    centred, start = tensor - offset, torch.from_numpy(centres) - offset
     settings = Settings(len(centres), 1, iterations, ALONE)
-    return _lloyd(Blocks(centred.__getitem__, len(centred)), start, settings).inertia
+    centred = Blocks(tensor.__getitem__, len(tensor), offset)
+    return _lloyd(centred, torch.from_numpy(centres) - offset, settings).inertia
 
 
 def by_sklearn(vectors: NDArray[np.float32], centres: NDArray[np.float32], iterations: int) -> float:

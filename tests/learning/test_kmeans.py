@@ -11,8 +11,10 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from medstrata.learning import kmeans as kmeans_module
+from medstrata.learning import nearest as nearest_module
 from medstrata.learning.comm import ALONE, generator
-from medstrata.learning.kmeans import Blocks, _Look, _means, kmeans, nearest
+from medstrata.learning.kmeans import _Look, _means, kmeans
+from medstrata.learning.nearest import Blocks, nearest
 
 
 def blobs(seed: int = 0) -> torch.Tensor:
@@ -33,13 +35,6 @@ def test_seven_points_with_the_answer_written_out() -> None:
     found = kmeans(x, 3, generator(1))
     assert sorted(found.centres.flatten().tolist()) == pytest.approx([1.0, 11.0, 100.0])
     assert found.inertia == pytest.approx(4.0, abs=1e-3)
-
-
-def test_nearest_is_the_naive_distance() -> None:
-    x, c = torch.randn(50, 3), torch.randn(4, 3)
-    labels, distances = nearest(x, c)
-    naive = torch.tensor([[float(((a - b) ** 2).sum()) for b in c] for a in x])
-    assert torch.equal(labels, naive.argmin(1)) and torch.allclose(distances, naive.min(1).values, atol=1e-5)
 
 
 def test_empty_cluster_takes_the_farthest_vector() -> None:
@@ -67,7 +62,7 @@ def test_same_seed_same_labels() -> None:
 def test_blocks_and_an_array_on_disk_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = blobs()
     whole = kmeans(x, 5, generator(0))
-    monkeypatch.setattr(kmeans_module, "BLOCK", 17)
+    monkeypatch.setattr(nearest_module, "BLOCK", 17)
     in_blocks = kmeans(x, 5, generator(0))
     np.save(tmp_path / "x.npy", x.numpy())
     on_disk = kmeans(np.load(tmp_path / "x.npy", mmap_mode="r"), 5, generator(0))
@@ -88,7 +83,7 @@ def test_an_array_on_disk_is_never_all_in_memory(monkeypatch: pytest.MonkeyPatch
             Watched.most = max(Watched.most, len(part))
             return part
 
-    monkeypatch.setattr(kmeans_module, "BLOCK", 16)
+    monkeypatch.setattr(nearest_module, "BLOCK", 16)
     assert len(kmeans(Watched(), 5, generator(0), restarts=2).labels) == 200  # type: ignore[arg-type]
     assert Watched.most == 16
 
@@ -98,7 +93,7 @@ def test_mini_batches_come_near_to_lloyd(monkeypatch: pytest.MonkeyPatch) -> Non
     exact = kmeans(x, 5, generator(0))
     monkeypatch.setattr(kmeans_module, "MOST_EXACT", 1000)
     monkeypatch.setattr(kmeans_module, "SAMPLE", 200)
-    monkeypatch.setattr(kmeans_module, "BLOCK", 64)
+    monkeypatch.setattr(nearest_module, "BLOCK", 64)
     found = kmeans(x, 5, generator(0))
     assert found.inertia == pytest.approx(exact.inertia, rel=0.005) and found.inertia >= exact.inertia * 0.9999
     assert adjusted_rand_score(found.labels, exact.labels) > 0.99

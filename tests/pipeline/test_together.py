@@ -88,7 +88,8 @@ def ranks(process: subprocess.Popen[str]) -> dict[int, int]:
 def test_killed_ranks_are_started_again_and_end_as_if_nothing_had_happened(tmp_path: Path, method: str) -> None:
     out = decoded(tmp_path, method)
     whole = fit_by_two(out)
-    assert whole.communicate(timeout=300)[1] and whole.returncode == 0
+    told = whole.communicate(timeout=300)[1]
+    assert whole.returncode == 0, told
     expected = (out / "model.safetensors").read_bytes(), (out / "history.jsonl").read_bytes()
     assert medstrata("decode", out, "--redo").code == 0
     process, killed, checkpoint = fit_by_two(out, restarts=2), 0, out / "checkpoint.safetensors"

@@ -11,8 +11,8 @@ are the same in all. They exchange sums of K x Z values, not vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from medstrata.learning.comm import ALONE, Comm
+from medstrata.learning.nearest import Blocks, lowest, most_alike, nearest, number_of_blocks, sums_by_label
 
-BLOCK = 1 << 14  # rows whose distances to all centres are held at once
 MOST_EXACT = 10_000_000  # vectors up to which every iteration reads all of them
 SAMPLE = 500_000  # of more: vectors that the first centres are found on
 PASSES = 2  # of mini-batches over all vectors after that
@@ -48,28 +48,6 @@ class Settings:
     comm: Comm
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """``count`` vectors (count, Z) that ``read`` brings into memory, by a slice or a tensor of row numbers."""
-
-    read: Callable[[Any], torch.Tensor]
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, rows: Any) -> torch.Tensor:
-        return self.read(rows)
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        for number in range(-(-self.count // BLOCK)):
-            yield self.block(number)
-
-    def block(self, number: int) -> torch.Tensor:
-        """Return block ``number``, empty after the last."""
-        return self.read(slice(number * BLOCK, min((number + 1) * BLOCK, max(self.count, number * BLOCK))))
-
-
 def kmeans(
     vectors: torch.Tensor | NDArray[np.floating[Any]],
     n_clusters: int,
@@ -83,15 +61,12 @@ def kmeans(
     Each run starts from greedy k-means++ centres and ends when no label changes or after ``iterations``. An array, such
     as a memory map, is never all in memory.
     """
-    if isinstance(vectors, torch.Tensor):
-        offset = mean_over_all(vectors, comm)
-        centred = Blocks((vectors - offset).__getitem__, len(vectors))
-    else:
-        stored = Blocks(lambda rows: _read(vectors, rows), len(vectors))
-        sums = torch.stack([block.double().sum(0) for block in stored]).sum(0)
-        offset = (comm.total(sums) / comm.count(stored)).to(stored[:1])
-        centred = Blocks(lambda rows: stored[rows] - offset, len(vectors))
+    read = vectors.__getitem__ if isinstance(vectors, torch.Tensor) else partial(_read, vectors)
+    stored = Blocks(read, len(vectors))
+    sums = torch.stack([block.double().sum(0) for block in stored]).sum(0)
+    offset = (comm.total(sums) / comm.count(stored)).to(stored[:1])
     # Centred, because |a|^2 - 2ab + |b|^2 loses digits far from the origin.
+    centred = Blocks(read, len(vectors), offset)
     method = _approximate if comm.count(centred) > MOST_EXACT else _exact
     best = method(centred, Settings(n_clusters, restarts, iterations, comm), generator)
     return KMeansResult(best.centres + offset, best.labels, best.inertia)
@@ -107,14 +82,6 @@ def mean_over_all(vectors: torch.Tensor, comm: Comm) -> torch.Tensor:
     return comm.total(vectors.sum(0)) / comm.count(vectors)
 
 
-def nearest(vectors: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the nearest centre's index (n,) and squared distance (n,) for each vector of a block."""
-    half_norms = centres.square().sum(1) / 2
-    # |v - c|^2 / 2 without |v|^2 / 2, which is the same for every centre
-    distances, labels = torch.addmm(half_norms, vectors, centres.T, alpha=-1).min(1)
-    return labels, (2 * distances + vectors.square().sum(1)).clamp_min(0)
-
-
 def _exact(vectors: Blocks, settings: Settings, generator: torch.Generator) -> KMeansResult:
     runs = [_lloyd(vectors, _start(vectors, settings, generator), settings) for _ in range(settings.restarts)]
     return min(runs, key=lambda run: run.inertia)
@@ -127,13 +94,13 @@ def _approximate(vectors: Blocks, settings: Settings, generator: torch.Generator
     sample = comm.rows(vectors, drawn, count)[comm.share(len(drawn))]
     found = _exact(Blocks(sample.__getitem__, len(sample)), settings, generator)
     centres, counts = found.centres, comm.total(torch.bincount(found.labels, minlength=settings.n_clusters))
-    steps = -(-(count // comm.world + 1) // BLOCK)  # shares differ by one vector: of some the last block may be empty
+    steps = number_of_blocks(count // comm.world + 1)  # shares differ by one vector: the last block may be empty
     for _ in range(PASSES):
         for number in torch.randperm(steps, generator=generator).tolist():
             block = vectors.block(number)
             labels = nearest(block, centres)[0]
             added = comm.total(torch.bincount(labels, minlength=len(centres)))
-            sums = comm.total(torch.zeros_like(centres).index_add_(0, labels, block))
+            sums = comm.total(sums_by_label(block, labels, len(centres)))
             counts = counts + added
             # Each centre moves to the mean of all vectors that it has been given so far.
             centres = centres + (sums - added[:, None] * centres) / counts.clamp_min(1)[:, None]
@@ -150,12 +117,14 @@ class _Look:
 
 
 def _look(vectors: Blocks, centres: torch.Tensor) -> _Look:
-    parts, sums = [], torch.zeros_like(centres)
+    half_squares, sums = centres.square().sum(1) / 2, torch.zeros_like(centres)
+    labels, halves = [], []
     for block in vectors:
-        labels, distances = nearest(block, centres)
-        sums.index_add_(0, labels, block)
-        parts.append((labels, distances))
-    return _Look(torch.cat([labels for labels, _ in parts]), torch.cat([distances for _, distances in parts]), sums)
+        found = lowest(block, centres, half_squares)
+        sums += sums_by_label(block, found[0], len(centres))
+        labels.append(found[0])
+        halves.append(found[1])
+    return _Look(torch.cat(labels), (vectors.squares + 2 * torch.cat(halves)).clamp_min(0), sums)
 
 
 def _result(look: _Look, centres: torch.Tensor, comm: Comm) -> KMeansResult:
@@ -254,13 +223,13 @@ def spherical_kmeans(
         chosen = torch.randperm(total_count, generator=generator)[:count]
         prototypes = comm.rows(directions, chosen.to(directions.device), total_count)
         for _ in range(SPHERICAL_ITERATIONS):
-            similarity, labels = (directions @ prototypes.T).max(1)
-            sums = comm.total(torch.zeros_like(prototypes).index_add_(0, labels, directions))
+            labels, similarity = most_alike(directions, prototypes)
+            sums = comm.total(sums_by_label(directions, labels, count))
             empty = torch.nonzero(comm.total(torch.bincount(labels, minlength=count)) == 0).flatten()
             if len(empty):
                 sums[empty] = _outermost(directions, -similarity, len(empty), comm)
             prototypes = normalize(sums)
-        similarity, labels = (directions @ prototypes.T).max(1)
+        labels, similarity = most_alike(directions, prototypes)
         total = float(comm.total(similarity.double().sum()))
         if best is None or total > best[0]:
             best = (total, prototypes, labels)
