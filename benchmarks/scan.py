@@ -200,6 +200,8 @@ def print_headers(temporary: Path, options: argparse.Namespace) -> None:
         elements = len(pydicom.dcmread(files[0], stop_before_pixels=True))
         title = f"Headers of {elements} elements, {len(files)} files"
         print_table(title, rounds(header_contestants(folder), options.rounds), len(files))
+    decoding = decode_contestants(short, temporary / "out short")
+    print_table(f"Decode, {len(files)} slices of 128 x 128", rounds(decoding, options.rounds), len(files))
 
 
 def print_decoders(large: Path, temporary: Path, count: int) -> None:
@@ -213,7 +215,7 @@ def print_decode(large: Path, temporary: Path, options: argparse.Namespace) -> N
         folder, out = large, temporary / f"out {label}"
         if syntax is not None:
             folder = temporary / label
-            compressed(large, folder, syntax, options.images)
+            compressed(large, folder, syntax, len(list(large.rglob("*.dcm"))))  # whole volumes
         contestants = decode_contestants(folder, out)
         contestants["1 process"]()
         contestants["second read"] = partial(second_read, out)

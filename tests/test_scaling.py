@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
+import json
+import os
 import random
 import socket
 import subprocess
@@ -169,14 +170,8 @@ def test_ray_that_was_imported_without_a_token(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_ray_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    imported = builtins.__import__
-
-    def without(name: str, *arguments: Any) -> Any:
-        if name.startswith("ray"):
-            raise ModuleNotFoundError("No module named 'ray'")
-        return imported(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", None)
     answer = medstrata("run", pngs(tmp_path / "in"), tmp_path / "out", "--executor", "ray")
     assert answer.code == 1 and "pip install 'medstrata[ray]'" in answer.sentence
 
@@ -339,6 +334,56 @@ def test_a_driver_on_ray_killed_at_random_moments(tmp_path: Path, whole: Path) -
             assert subprocess.run([*command, str(out)], stdout=said, stderr=said, timeout=200).returncode == 0
         for name in MADE[:4]:
             assert (out / name).read_bytes() == (whole / name).read_bytes(), (number, name)
+
+
+ON_TWO_MACHINES = """
+import json, sys
+from pathlib import Path
+import ray
+import shard_functions as functions
+from medstrata.images.manifest import Manifest, Sharding
+from medstrata.images.ray_workers import OnRay
+from medstrata.images.shards import Work, run_shards
+
+folder, address = Path(sys.argv[1]), sys.argv[2]
+ray.cloudpickle.register_pickle_by_value(functions)
+items = [(number, folder) for number in range(60)]
+manifest = Manifest(folder / "stage", "t", len(items), 2)
+manifest.begin()
+with OnRay(2, address) as executor:
+    work = Work("test", items, functions.where, functions.reason)
+    found = list(run_shards(manifest, work, Sharding(manifest.folder, "t", executor)))
+(folder / "found.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_machine_of_a_ray_cluster_is_lost(tmp_path: Path) -> None:
+    """What it had begun is done elsewhere, nothing twice."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'medstrata[ray]'")
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "driver.py").write_text(ON_TWO_MACHINES)
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=1, include_dashboard=False)
+        lost = cluster.add_node(num_cpus=1, include_dashboard=False)
+        cluster.wait_for_nodes()
+        command = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path), cluster.address]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent / "images")])}
+        with (tmp_path / "said").open("wb") as said:
+            driver = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+            ended = time.monotonic() + 100
+            while not (tmp_path / lost.node_id).exists() and time.monotonic() < ended:
+                time.sleep(0.05)
+            assert (tmp_path / lost.node_id).exists(), (tmp_path / "said").read_text()
+            cluster.remove_node(lost, allow_graceful=False)
+            assert driver.wait(200) == 0, (tmp_path / "said").read_text()
+    finally:
+        cluster.shutdown()
+    assert json.loads((tmp_path / "found.json").read_text()) == [2 * number for number in range(60)]
+    assert not list((tmp_path / "stage").glob("*.part"))
 
 
 def test_redo_does_not_take_over_what_an_interrupted_call_has_done(

@@ -30,7 +30,7 @@ def run_pipeline(input_path: Path | str, out: Path | str, *, redo: str | None = 
     """Do everything: ``INPUT`` -> ``OUT/report.html``; return the report's path.
 
     What is up to date is skipped; ``redo`` names a stage to repeat, with all after it. ``settings`` are the fields of
-    ``Job`` (``options``, ``device``, ``workers``, ``progress``, ``say``).
+    ``Job`` (``options``, ``device``, ``features``, ``workers``, ``executor``, ``address``, ``progress``, ``say``).
 
     Raises
     ------

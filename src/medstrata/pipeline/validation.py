@@ -148,8 +148,8 @@ def validate(
         "null": null,
         "settings": settings_used(material),
     }
-    false_alarms = measure_false_alarms(out, material.patients, made, material.plan.seed)
     write_json(out / FILE, result)
+    false_alarms = measure_false_alarms(out, material.patients, made, material.plan.seed)
     for sentence in filter(None, [*_sentences(result), false_alarms]):
         say(f"validate: {sentence}")
     return result
