@@ -137,6 +137,9 @@ def _sides(spatial: tuple[int, ...], halvings: int, kernel: int) -> list[tuple[i
     return sides
 
 
+INITIAL_WEIGHTS = 3  # names the stream of random numbers that a network starts from
+
+
 def initialise(network: nn.Module, generator: torch.Generator, kind: str = "glorot") -> None:
     """Draw all weights of convolutions and linear layers anew from ``generator``, biases zero.
 

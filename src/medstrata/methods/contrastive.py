@@ -56,12 +56,12 @@ from medstrata.learning.checkpoints import Tensors
 from medstrata.learning.comm import ALONE, Comm, generator
 from medstrata.learning.fitting import STOPPED, Batch, Fit, Phase, Record
 from medstrata.learning.kmeans import elbow
-from medstrata.learning.nets import Architecture, Decoder, Encoder, Layers, initialise
+from medstrata.learning.nets import INITIAL_WEIGHTS, Architecture, Decoder, Encoder, Layers, initialise
 from medstrata.learning.sampling import ClusterGaussians
 from medstrata.learning.self_training import start_prototypes
 from medstrata.learning.train import Training, cluster_sizes, label_change
 from medstrata.methods import generative
-from medstrata.methods.method import INITIAL_WEIGHTS, ClusteringMethod
+from medstrata.methods.method import ClusteringMethod
 from medstrata.methods.settings import check_fitted
 
 

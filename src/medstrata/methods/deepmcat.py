@@ -50,12 +50,13 @@ from medstrata.learning.comm import generator
 from medstrata.learning.fitting import Batch, Fit, Phase, Record
 from medstrata.learning.graph import merge, shared_neighbour_graph
 from medstrata.learning.kmeans import spherical_kmeans
-from medstrata.learning.nets import Architecture, initialise
+from medstrata.learning.nets import INITIAL_WEIGHTS, Architecture, initialise
 from medstrata.learning.reading import GRAPH_SAMPLE, sample
 from medstrata.learning.resnet import ResNet
 from medstrata.learning.train import Training, cluster_sizes
+from medstrata.methods.clusters import clusters_asked
 from medstrata.methods.contrastive import contrastive_loss
-from medstrata.methods.method import INITIAL_WEIGHTS, ClusteringMethod
+from medstrata.methods.method import ClusteringMethod
 
 WARM_UP_TEMPERATURE = 0.3
 SMALL_CROP = 0.3  # smallest share of an image's area that the small crop shows
@@ -148,7 +149,7 @@ class DeepMCAT(ClusteringMethod):
 
     def _read(self, z: torch.Tensor) -> None:
         """Steps 4 and 5, then as every method."""
-        n_clusters = self._clusters_asked(z)
+        n_clusters = clusters_asked(self, z)
         count = min(max(self.prototypes) * n_clusters, len(z))
         chance = generator(self.random_state, FINAL_PROTOTYPES)
         self.network_.prototypes = spherical_kmeans(normalize(z), count, chance, RESTARTS)[0]
@@ -171,7 +172,7 @@ class DeepMCAT(ClusteringMethod):
     def _train(self, images: Images, fit: Fit) -> None:
         def start() -> None:
             h = self._embed_all(fit.share)
-            n_clusters = self._clusters_asked(h, fit.comm)
+            n_clusters = clusters_asked(self, h, fit.comm)
             with torch.no_grad():
                 bank = torch.cat([self.network_.project(part) for part in h.split(1 << 14)])
             waiting = torch.zeros(len(h), dtype=torch.int64, device=h.device)

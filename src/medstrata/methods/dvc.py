@@ -52,12 +52,13 @@ from medstrata.learning.chance import normal
 from medstrata.learning.checkpoints import Tensors
 from medstrata.learning.comm import generator
 from medstrata.learning.fitting import Batch, Fit, Phase
-from medstrata.learning.nets import Architecture, Decoder, Encoder, Layers, initialise
+from medstrata.learning.nets import INITIAL_WEIGHTS, Architecture, Decoder, Encoder, Layers, initialise
 from medstrata.learning.sampling import ClusterGaussians
 from medstrata.learning.self_training import clustering_loss, refresh_target, soft_assignment, start_prototypes
 from medstrata.learning.train import Training
 from medstrata.methods import generative
-from medstrata.methods.method import INITIAL_WEIGHTS, ClusteringMethod
+from medstrata.methods.clusters import clusters_asked
+from medstrata.methods.method import ClusteringMethod
 
 LAYERS = Layers(kernel=4, batch_norm=True, leak=0.0)
 NOISE = 0.1  # v: variance of the pixels' noise, as a share of the variance of centred images
@@ -182,7 +183,7 @@ class DVC(ClusteringMethod):
     def _train(self, images: Images, fit: Fit) -> None:
         def start() -> None:
             z = self._embed_all(fit.share)
-            self.network_.prototypes = nn.Parameter(start_prototypes(z, self._clusters_asked(z, fit.comm), fit))
+            self.network_.prototypes = nn.Parameter(start_prototypes(z, clusters_asked(self, z, fit.comm), fit))
 
         def refresh(epoch: int) -> dict[str, Any]:
             return refresh_target(fit, epoch, self._embed_all(fit.share), self.network_.prototypes)

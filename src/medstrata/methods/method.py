@@ -20,24 +20,19 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from torch import nn
 
 from medstrata.errors import FitError
-from medstrata.learning.adjustment import Adjustment, InBatches, apart
+from medstrata.learning.adjustment import Adjustment, apart
 from medstrata.learning.batches import Images, Preprocessing, as_images, in_blocks, measure, other_scale
-from medstrata.learning.checkpoints import Tensors, module_tensors, restore_module
 from medstrata.learning.comm import ALONE, Comm, choose_device, placed
 from medstrata.learning.fitting import Fit
-from medstrata.learning.reading import found_clusters, read_clusters
-from medstrata.learning.train import Training, collapse_warning
-from medstrata.methods.adjusting import adjust, learn_batches
+from medstrata.learning.reading import read_clusters
+from medstrata.learning.train import Training
+from medstrata.methods.adjusting import adjust
+from medstrata.methods.clusters import read_clusters_of
 from medstrata.methods.files import save
 from medstrata.methods.settings import check_fitted, check_settings, settings_of
 from medstrata.run import Progress, no_progress
 
 BLOCK = 256  # images of one evaluation pass
-READ = (  # the attributes that reading the clusters sets
-    *("labels_", "n_clusters_", "embedding_size_", "reader_", "reading_"),
-    *("adjustment_", "unadjusted_labels_", "warnings_"),
-)
-INITIAL_WEIGHTS = 3  # names the stream of random numbers that a network starts from
 
 
 class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -108,14 +103,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         fit = Fit(self.network_, images, self.tensor, self.training, self.random_state, self.history_, comm)
         fit.keep_at(checkpoint, {**settings_of(self), "device": ""}, progress)  # another device may go on
         self._train(images, fit)
-        z = comm.gather(self._embed_all(fit.share))
-        tensors, values = comm.first(lambda: self._reading(z, batches))
-        if comm.rank:
-            restore_module("network", self.network_, tensors)
-            self.__dict__.update(values)
-        for module in (self.reader_, self.adjustment_):
-            if module is not None:
-                module.to(self.device_)
+        read_clusters_of(self, comm.gather(self._embed_all(fit.share)), batches, comm)
         return self
 
     def predict(self, X: Any) -> NDArray[np.int64]:
@@ -190,27 +178,14 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         q: torch.Tensor = self._assign(z) if self.reader_ is None else self.reader_(z)
         return q
 
-    def _clusters_asked(self, z: torch.Tensor, comm: Comm = ALONE) -> int:
-        """Return K: as asked for, or with "auto" as the embeddings of all processes say."""
-        if not isinstance(self.n_clusters, str):
-            return self.n_clusters
-        everyone = comm.gather(z)
-        return comm.first(lambda: found_clusters(everyone, self.random_state))
-
-    def _reading(self, z: torch.Tensor, batches: InBatches | None) -> tuple[Tensors, dict[str, Any]]:
-        """Read the clusters off z; return what that has changed: the network's tensors, and attributes."""
-        self._read(learn_batches(self, z, batches))
-        return module_tensors("network", self.network_), {name: vars(self)[name] for name in READ if name in vars(self)}
-
     def _read(self, z: torch.Tensor) -> None:
         self.reading_: dict[str, Any] = {}
         if self.assignment != "own":
             reading = read_clusters(z, self.assignment, self.n_clusters, self.random_state, self.runs)
             self.reader_, self.reading_ = reading.reader.to(self.device_), reading.facts
         q = self._assign_all(z)
-        self.n_clusters_, self.embedding_size_, labels = q.shape[1], z.shape[1], q.argmax(1).cpu()
-        self.labels_ = labels.numpy()
-        self._warn(collapse_warning(labels, self.n_clusters_))
+        self.n_clusters_, self.embedding_size_ = q.shape[1], z.shape[1]
+        self.labels_ = q.argmax(1).cpu().numpy()
 
     def _as_images(self, X: Any) -> Images:
         return as_images(X)
@@ -221,8 +196,3 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         self.reader_ = self.adjustment_ = None
         self.fingerprint_ = ""  # of a module that the user gave, see ``FrozenFeatures``
         self.network_: Any = placed(self._build(self.image_shape_), self.device_, len(image_shape) - 1)
-
-    def _warn(self, sentence: str) -> None:
-        if sentence and sentence not in self.warnings_:
-            self.warnings_.append(sentence)
-            warnings.warn(sentence, stacklevel=3)
