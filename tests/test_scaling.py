@@ -101,7 +101,7 @@ def test_a_job_array_makes_the_files_of_a_plain_run(tmp_path: Path, whole: Path)
             assert medstrata("plan", out, "--clusters", 3, "--method", "pca").code == 0
         if stage == "decode":
             assert medstrata("fit", out).code == 0
-    assert not any("goes on" in text for text in said)  # everything was done already
+    assert not any("goes on with" in text for text in said)  # everything was done already
     same(out, whole)
 
 
@@ -130,11 +130,17 @@ def test_two_shares_of_an_empty_out_at_once(tmp_path: Path) -> None:
 
 
 def test_a_share_that_is_no_share_is_refused(tmp_path: Path) -> None:
-    for value in ("0/2", "3/2", "2", "a/b", "1/"):
+    for value in ("0/2", "3/2", "2", "a/b", "1/", ""):
         answer = medstrata("decode", tmp_path, "--shards", value)
         assert answer.code == 2 and "I/N" in answer.err
     answer = medstrata("decode", tmp_path / "nothing", "--shards", "1/2")
     assert answer.code == 1 and "is not a run folder" in answer.sentence
+
+
+def test_torchrun_starts_fits_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    answer = medstrata("assign", tmp_path)
+    assert answer.code == 2 and "torchrun starts `fit` only" in answer.err and "medstrata assign ..." in answer.err
 
 
 def stopping(done: list[int]) -> Any:
@@ -158,7 +164,7 @@ def test_an_interrupted_assign_goes_on(tmp_path: Path, whole: Path, monkeypatch:
         patch.setattr(embedding._Rows, "_block", stopping(done))
         assert medstrata("assign", whole, "--redo").code == 1
     answer = medstrata("assign", whole)
-    assert done == [0, 8] and "assign: goes on where it stopped, 2 of 3 shards are done" in answer.err
+    assert done == [0, 8] and "assign: 2 of 3 shards are done already; it goes on with the others" in answer.err
     assert {name: (whole / name).read_bytes() for name in MADE} == before
 
 
@@ -223,6 +229,19 @@ def test_something_else_than_ray_at_the_address(listening: int, tmp_path: Path) 
     started = time.monotonic()
     with pytest.raises(InputError, match="what listens there is no Ray cluster"):
         OnRay(1, f"127.0.0.1:{listening}")
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.slow
+def test_a_cluster_of_this_machine_that_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves its address behind, and Ray would wait there for ever."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'medstrata[ray]'")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    started = time.monotonic()
+    with pytest.raises(InputError, match="no cluster runs on this machine"):
+        OnRay(1, "auto")
     assert time.monotonic() - started < 60
 
 

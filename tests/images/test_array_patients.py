@@ -13,7 +13,7 @@ from medstrata.errors import FileProblem, InputError
 from medstrata.images.array_patients import PATIENT_KEYS, read_patients
 from medstrata.images.catalog import Catalog, keyed_hash, scan
 from medstrata.images.sources import open_source
-from medstrata.pipeline.patients import patients_of
+from medstrata.pipeline.patients import patients_of, pseudonyms_of
 
 IMAGES = (np.arange(4 * 9 * 9) % 251).reshape(4, 9, 9).astype(np.uint8)
 
@@ -102,4 +102,5 @@ def test_the_catalog_has_pseudonyms_and_private_the_ids(tmp_path: Path) -> None:
     assert "ZZYZX" not in str(catalog.table.to_pylist())
     assert catalog.sources["patient_id"].to_pylist()[:4] == ["ZZYZX-1", "ZZYZX-2", "ZZYZX-1", ""]
     ids = catalog.table["image_id"].to_pylist()
-    assert patients_of(tmp_path / "out", ids).tolist() == [first, second, first, ids[3], *[second] * 4]
+    assert pseudonyms_of(tmp_path / "out", ids) == [first, second, first, ids[3], *[second] * 4]
+    assert [int(name) for name in patients_of(tmp_path / "out", ids)] == [0, 1, 0, 2, 1, 1, 1, 1]

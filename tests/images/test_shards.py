@@ -74,7 +74,7 @@ def test_done_shards_are_skipped_whatever_their_clock_says(tmp_path: Path) -> No
     assert run(tmp_path, functions.count, items=items, say=said.append) == EVERY
     marks = {int(file.name): file.read_text() for file in (tmp_path / "marks").iterdir()}
     assert marks == {number: "xx" if number in (6, 7, 8) else "x" for number in range(20)}
-    assert said == ["test: goes on where it stopped, 6 of 7 shards are done"]
+    assert said == ["test: 6 of 7 shards are done already; it goes on with the others"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,21 @@ def test_a_pool_that_lost_a_worker_is_made_anew() -> None:
         with pytest.raises(pool.died):
             pool.submit(os.abort).result(60)
         assert pool.submit(os.getpid).result(60) not in (first, os.getpid())
+
+
+@pytest.mark.parametrize("error", [EOFError, ConnectionResetError])
+def test_the_process_that_starts_workers_may_be_killed(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, calls = ProcessPoolExecutor.submit, []
+
+    def failing(self: ProcessPoolExecutor, *arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) in (1, 4):  # while the first pool starts, and when its third task comes
+            raise error
+        return submit(self, *arguments)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", failing)
+    with Processes(1) as pool:
+        assert pool.submit(abs, -1).result(60) == 1 and pool.submit(abs, -2).result(60) == 2
 
 
 def test_workers_that_come_to_no_end_are_given_up() -> None:

@@ -66,7 +66,7 @@ Address = Annotated[
 
 
 def _share(value: str | None) -> str | None:
-    number, slash, of = (value or "1/1").partition("/")
+    number, slash, of = ("1/1" if value is None else value).partition("/")
     if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
         raise typer.BadParameter("give two whole numbers as I/N, such as 2/8, with I from 1 to N")
     return value

@@ -96,8 +96,8 @@ def create(path: Path, rows: int, row_shape: tuple[int, ...], dtype: str) -> Pix
     free = shutil.disk_usage(path.parent).free
     if needed + SPARE_BYTES > free:
         raise RunFolderError(
-            f"The decoded images need {needed / 1e9:.2f} GB, but {path.parent} has only {free / 1e9:.2f} GB free. "
-            "Free some space, choose another OUT, or make 'grid' in plan.json smaller."
+            f"The decoded images need {needed / 1e6:,.0f} MB and {SPARE_BYTES / 1e6:,.0f} MB to spare, but OUT has "
+            f"only {free / 1e6:,.0f} MB free. Free some space, choose another OUT, or make 'grid' in plan.json smaller."
         )
     with open(path, "wb") as stream:
         write_header(stream, (rows, *row_shape), dtype)

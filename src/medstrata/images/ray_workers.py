@@ -50,7 +50,7 @@ class OnRay:
         self._workers = workers
         self._folder: str | None = None
         self._submit: Any = None
-        if self._address not in (LOCAL, "auto"):
+        if self._address != LOCAL:
             _check_address(self._address)
 
     @property
@@ -77,8 +77,30 @@ class OnRay:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run it on one processor of the cluster."""
         future: Future[Any] = Future()
-        self._submit.remote(function, *arguments).future().add_done_callback(lambda found: _pass_on(found, future))
+        self._submit.remote(function, *arguments).future().add_done_callback(lambda found: self._pass_on(found, future))
         return future
+
+    def _pass_on(self, found: Future[Any], future: Future[Any]) -> None:
+        """Hand on what a task of Ray gave; say in words where a machine cannot do it at all."""
+        error = found.exception()
+        if error is None:
+            future.set_result(found.result())
+        elif isinstance(error, self._ray.exceptions.LocalRayletDiedError):
+            future.set_exception(
+                RunFolderError(
+                    "Ray has ended on this machine. Start it again (ray start), then run the same command again; it "
+                    "goes on where it stopped."
+                )
+            )
+        elif "No module named" in str(error):
+            future.set_exception(
+                RunFolderError(
+                    "A machine of the Ray cluster lacks a module that the work needs. Install the same medstrata, with "
+                    "the same Python, on all of them."
+                )
+            )
+        else:
+            future.set_exception(error)
 
     def alone(self) -> Executor:
         """Return itself: tasks of Ray do not disturb each other."""
@@ -139,22 +161,6 @@ def _protect() -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-def _pass_on(found: Future[Any], future: Future[Any]) -> None:
-    """Hand on what a task of Ray gave; say in words where a machine cannot do it at all."""
-    error = found.exception()
-    if error is None:
-        future.set_result(found.result())
-    elif "No module named" in str(error):
-        future.set_exception(
-            RunFolderError(
-                "A machine of the Ray cluster lacks a module that the work needs. Install the same medstrata, with the "
-                "same Python, on all of them."
-            )
-        )
-    else:
-        future.set_exception(error)
-
-
 def _ray() -> ModuleType:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before it is imported: nothing is sent to anybody
     try:
@@ -169,6 +175,23 @@ def _ray() -> ModuleType:
 
 def _check_address(address: str) -> None:
     """Ask at the address, with limits: Ray itself waits for minutes, and ends the whole process when nobody answers."""
+    if address != "auto":
+        _reach(address)
+    if address.startswith("ray://"):
+        return
+    given = [] if address == "auto" else ["--address", address]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *given]
+    try:
+        answered = subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        answered = False
+    if not answered:
+        why = "no cluster runs on this machine" if address == "auto" else "what listens there is no Ray cluster"
+        raise _no_answer(address, f"{why} of this version of Ray")
+
+
+def _reach(address: str) -> None:
+    """Raise InputError where ``address`` is none, or accepts no connection."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (host and colon and port.isdigit()):
         raise InputError(f"--address {address} is no address of a Ray cluster. Give {ADDRESSES}.")
@@ -176,15 +199,6 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise _no_answer(address, getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
-    if address.startswith("ray://"):
-        return
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        answered = subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        answered = False
-    if not answered:
-        raise _no_answer(address, "what listens there is no Ray cluster of this version of Ray")
 
 
 def _no_answer(address: str, why: str) -> InputError:

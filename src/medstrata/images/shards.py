@@ -65,7 +65,7 @@ def run_shards(
     if damaged:
         say(f"{work.name}: {damaged} of {len(mine)} shards are damaged and are done again")
     if 0 < len(todo) < len(mine):
-        say(f"{work.name}: goes on where it stopped, {len(mine) - len(todo)} of {len(mine)} shards are done")
+        say(f"{work.name}: {len(mine) - len(todo)} of {len(mine)} shards are done already; it goes on with the others")
     total = sum(map(manifest.size, mine))
     done = total - sum(map(manifest.size, todo))
     for number in _work_off(manifest, work, sharding.executor, todo, say):

@@ -22,6 +22,7 @@ from medstrata.errors import RunFolderError
 PRELOADED = [f"medstrata.images.{name}" for name in ("catalog", "decoding", "dicom_pixels")]  # not by each worker
 AHEAD = 2  # tasks handed out per worker: keeps workers busy and memory bounded
 STARTS = 3  # of a pool that loses a worker before it does anything
+LOST = (BrokenProcessPool, EOFError, ConnectionError)  # a worker, or the process that starts them
 START_SECONDS = 120.0  # for the first worker process to answer
 
 
@@ -132,12 +133,12 @@ class Processes:
         RunFolderError : workers do not start: a script that runs everything at its top level runs itself again in each
         """
         if self._pool is not None:
-            with suppress(BrokenProcessPool):
+            with suppress(*LOST):
                 return self._pool.submit(function, *arguments)
             self._pool.shutdown(wait=False)
         for _ in range(STARTS):
             self._pool = ProcessPoolExecutor(self.workers, mp_context=_context(), initializer=_end_with_parent)
-            with suppress(BrokenProcessPool, TimeoutError):  # whoever ends processes may end one that has just begun
+            with suppress(*LOST, TimeoutError):  # whoever ends processes may end one that has just begun
                 self._pool.submit(int).result(START_SECONDS)
                 return self._pool.submit(function, *arguments)
             self.give_up()

@@ -27,7 +27,7 @@ from medstrata.pipeline.copied_model import REFERENCE
 from medstrata.pipeline.embedding import embed, embed_share, write_embeddings
 from medstrata.pipeline.fitted_images import fitted_images, image_numbers
 from medstrata.pipeline.fitting import clustered
-from medstrata.pipeline.patients import known_patients, patients_of
+from medstrata.pipeline.patients import by_appearance, known_patients, patients_of
 from medstrata.run import Progress, read_json, write_json, write_table
 
 Floats = NDArray[np.float32]
@@ -80,15 +80,17 @@ def _sure(
     say: Callable[[str], None],
 ) -> pa.Table:
     """Return the table of assignments; write calibration.json and, for images new to the model, drift.json."""
-    patients = known_patients(out, image_ids)
+    own = patient_names(known_patients(out, image_ids), len(z), "new").tolist()
     copied = (out / REFERENCE[0]).exists()  # the model was fitted elsewhere: these images are new to it
-    names = patient_names(patients, len(z), "new" if copied else "fit")
     if copied:
         fitted = np.zeros(len(z), np.bool_)
         fit_z, fit_q = (np.load(out / name) for name in REFERENCE)
-        reference = fit_reference(fit_z, fit_q, calibrating.fit_patients(out))
+        of_fit = patient_names(calibrating.fit_patients(out), len(fit_z), "fit").tolist()
+        of_fit, names = np.split(by_appearance([*of_fit, *own]), [len(fit_z)])
+        reference = fit_reference(fit_z, fit_q, of_fit.tolist())
         facts = calibrating.read_calibration(out, reference)
     else:
+        names = by_appearance(own)
         fitted = fitted_images(len(z), load_plan(out / "plan.json"))
         fit_z, fit_q, of_fit = z[fitted], q[fitted], names[fitted]
         reference = fit_reference(fit_z, fit_q, of_fit.tolist())

@@ -19,7 +19,7 @@ from medstrata.evidence.confounders.confounders import find_confounders
 from medstrata.evidence.confounders.measures import measure_pixels
 from medstrata.evidence.confounders.technical import catalog_rows, kinds_of, read_technical
 from medstrata.images.plan import load_plan
-from medstrata.pipeline.patients import known_patients, patients_of
+from medstrata.pipeline.patients import known_patients, patients_of, pseudonyms_of
 from medstrata.report.wording import things
 
 SOURCES = Path("private", "sources.parquet")
@@ -57,7 +57,7 @@ def clinical_associations(out: Path, file: Path, folder: Path) -> dict[str, Any]
     assignments = pq.read_table(out / "assignments.parquet", columns=["image_id", "cluster"])
     ids = assignments["image_id"].to_pylist()
     soft = np.load(out / "soft_assignments.npy")
-    names = dict(zip(ids, patients_of(out, ids).tolist(), strict=True))
+    names = dict(zip(ids, pseudonyms_of(out, ids), strict=True))
     units = patient_clusters(ids, np.asarray(assignments["cluster"]), soft, names)
     found = associate(table, units.patients, units.clusters, load_plan(out / "plan.json").seed)
     made, caution = table_one(table, units.patients, units.clusters, found), _caution(known_patients(out, ids))

@@ -19,8 +19,22 @@ def known_patients(out: Path, image_ids: Sequence[str]) -> list[str | None]:
     return [known.get(image_id) or None for image_id in image_ids]
 
 
-def patients_of(out: Path, image_ids: Sequence[str]) -> NDArray[np.str_]:
+def pseudonyms_of(out: Path, image_ids: Sequence[str]) -> list[str]:
     """Return the patients' pseudonyms (M,) of images, an image of an unknown patient standing for itself."""
     known = known_patients(out, image_ids)
-    units = [patient or image_id for patient, image_id in zip(known, image_ids, strict=True)]
-    return np.array(units, dtype=np.str_)
+    return [patient or image_id for patient, image_id in zip(known, image_ids, strict=True)]
+
+
+def patients_of(out: Path, image_ids: Sequence[str]) -> NDArray[np.str_]:
+    """Return the patients (M,) of images, an image of an unknown patient standing for itself, named by number."""
+    return by_appearance(pseudonyms_of(out, image_ids))
+
+
+def by_appearance(names: Sequence[str]) -> NDArray[np.str_]:
+    """Return numbers (M,) in place of names, in the order in which each comes first.
+
+    Pseudonyms are keyed by the salt of the run folder. What is drawn from sorted names would depend on it, and two runs
+    of the same images with the same seed would differ.
+    """
+    numbers: dict[str, int] = {}
+    return np.array([f"{numbers.setdefault(name, len(numbers)):09d}" for name in names], dtype=np.str_)

@@ -93,6 +93,7 @@ class Facts:
 
     noun: str
     clustered: int
+    fitted: int  # of them, images that the model was fitted on
     n_clusters: int
     clusters: list[Cluster]
     labels: Labels
@@ -128,6 +129,7 @@ def gather_facts(run: RunFolder) -> Facts:
     return Facts(
         noun=image_noun(run.plan, rows),
         clustered=len(labels),
+        fitted=_fitted(run.assignments),
         n_clusters=n_clusters,
         clusters=clusters,
         labels=labels,
@@ -248,3 +250,9 @@ def map_cautions(summary: dict[str, Any]) -> dict[int, list[str]]:
     """
     entries = [{**summary, "cluster": ALL_MAPS}, *summary.get("clusters", [])]
     return {int(entry["cluster"]): [str(entry["caution"])] if entry.get("caution") else [] for entry in entries}
+
+
+def _fitted(assignments: pa.Table) -> int:
+    if "fitted" not in assignments.column_names:  # a run of an earlier version, which fitted on all
+        return len(assignments)
+    return int(pc.sum(assignments["fitted"]).as_py() or 0)

@@ -56,7 +56,6 @@ FILES = {
     "maps": "what mattered in the images, on the grids of their sources",
     "comparison": "how these clusters agree with those of another run",
     "run.json": "times, versions and the stages that were run",
-    "log.txt": "what was printed during the run",
     "private": "which file each image comes from, and the secret key of the image numbers: never pass this on",
 }
 
@@ -142,6 +141,8 @@ def summary(facts: Facts) -> str:
     rejected = sum(cluster.size for cluster in facts.clusters if cluster.number < 0)
     placed = facts.clustered - rejected
     parts = [f"{wording.things(placed, facts.noun)} {_were(placed)} sorted into {wording.things(used, 'clusters')}"]
+    if 0 < facts.fitted < facts.clustered:
+        parts.append(f"the model was fitted on {wording.count(facts.fitted)} of them, drawn at random")
     if rejected:
         parts.append(f"{wording.count(rejected)} {'fits' if rejected == 1 else 'fit'} none of them")
     left_out = facts.left_out
