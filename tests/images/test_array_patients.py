@@ -13,7 +13,7 @@ from medstrata.errors import FileProblem, InputError
 from medstrata.images.array_patients import PATIENT_KEYS, read_patients
 from medstrata.images.catalog import Catalog, keyed_hash, scan
 from medstrata.images.sources import open_source
-from medstrata.pipeline.patients import patients_of, pseudonyms_of
+from medstrata.pipeline.patients import by_appearance, patients_of, pseudonyms_of
 
 IMAGES = (np.arange(4 * 9 * 9) % 251).reshape(4, 9, 9).astype(np.uint8)
 
@@ -104,3 +104,8 @@ def test_the_catalog_has_pseudonyms_and_private_the_ids(tmp_path: Path) -> None:
     ids = catalog.table["image_id"].to_pylist()
     assert pseudonyms_of(tmp_path / "out", ids) == [first, second, first, ids[3], *[second] * 4]
     assert [int(name) for name in patients_of(tmp_path / "out", ids)] == [0, 1, 0, 2, 1, 1, 1, 1]
+
+
+def test_numbers_do_not_depend_on_the_names(tmp_path: Path) -> None:
+    """Names are keyed by the salt, so that their order is another one in every run folder."""
+    assert by_appearance(["b", "a", "b"]).tolist() == by_appearance(["x", "y", "x"]).tolist()
