@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,11 @@ def test_ray_does_what_processes_do(
         run_on(on_ray, tmp_path / "d", functions.or_gone)
     with pytest.raises(OSError, match="No space left"):
         run_on(on_ray, tmp_path / "e", functions.or_full)
+    lost, told = Future[Any](), Future[Any]()
+    lost.set_exception(on_ray._ray.exceptions.LocalRayletDiedError())
+    on_ray._pass_on(lost, told)
+    with pytest.raises(RunFolderError, match="Ray has ended on this machine"):
+        told.result()
     assert "Ray has 2 processors" in on_ray.state()
     with pytest.raises(RunFolderError, match=r"finished nothing for a long time \(Ray has 2"):
         on_ray.give_up()

@@ -80,6 +80,8 @@ def test_a_run_that_fits_on_some_assigns_all(tmp_path: Path, monkeypatch: pytest
     assert facts["novelty"]["patients"] == 120
     said = "The model was fitted on 120 of them, drawn at random; the others were assigned by it."
     assert said in (out / "report.html").read_text() and said in (out / "model_card.md").read_text()
+    first = "images were sorted into 3 clusters; the model was fitted on 120 of them, drawn at random; "
+    assert first in (out / "report.html").read_text()
     new = tmp_path / "new"
     np.save(tmp_path / "new.npy", images(40)[0])
     assert medstrata("assign", out, tmp_path / "new.npy", new).code == 0
