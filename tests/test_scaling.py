@@ -326,6 +326,7 @@ def test_maps_made_on_ray_are_those_of_one_process(
 
 
 DRIVER = """
+import sys
 from pathlib import Path
 from medstrata.images import catalog
 from medstrata.pipeline.job import Job
@@ -356,7 +357,8 @@ def test_a_driver_on_ray_killed_at_random_moments(tmp_path: Path, whole: Path) -
                 process.wait(moments.uniform(3, 12))
             process.kill()
             process.wait()
-            assert subprocess.run([*command, str(out)], stdout=said, stderr=said, timeout=200).returncode == 0
+            again = subprocess.run([*command, str(out)], stdout=said, stderr=said, timeout=200)
+        assert again.returncode == 0, (tmp_path / "said").read_text()
         for name in MADE[:4]:
             assert (out / name).read_bytes() == (whole / name).read_bytes(), (number, name)
 
