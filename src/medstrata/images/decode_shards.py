@@ -83,7 +83,7 @@ def _pixel_file(manifest: Manifest, rows: int, plan: Plan, sharding: Sharding) -
     return file if sharding.share.of > 1 else file.renamed(f"pixels-{secrets.token_hex(4)}.npy")
 
 
-def work_of(task: Task, sharding: Sharding) -> Work[Job]:
+def work_of(task: Task) -> Work[Job]:
     """Return what workers do: decode the images, in shards. A crash costs one image."""
     return Work("decode", task.images, _decode_images, left_out)
 
@@ -113,7 +113,7 @@ def results_of(task: Task, sharding: Sharding, progress: Progress) -> Iterator[t
     told = run_shards(rows, Work("decode", task.rows, _decode_rows), here, lambda what, n, _: progress(what, n, total))
     yield from zip(task.rows, told, strict=True)
     told = run_shards(
-        task.manifest, work_of(task, sharding), sharding, lambda what, n, _: progress(what, len(task.rows) + n, total)
+        task.manifest, work_of(task), sharding, lambda what, n, _: progress(what, len(task.rows) + n, total)
     )
     yield from zip(task.images, told, strict=True)
 

@@ -99,7 +99,7 @@ def decode_share(
     """
     try:
         task = begin(source, catalog, plan, sharding)
-        run_shards(task.manifest, work_of(task, sharding), sharding, progress)
+        run_shards(task.manifest, work_of(task), sharding, progress)
     except OSError as error:
         raise folder_error(error, sharding.folder) from error
 
