@@ -23,7 +23,7 @@ from PIL import Image
 
 from command_line import images, medstrata
 from medstrata.errors import InputError, RunFolderError
-from medstrata.images import ray_workers
+from medstrata.images import ray_workers, shards
 from medstrata.images.manifest import Manifest, Sharding
 from medstrata.images.ray_workers import OnRay
 from medstrata.images.shards import Work, run_shards
@@ -285,6 +285,9 @@ def test_ray_does_what_processes_do(
     on_ray._pass_on(lost, told)
     with pytest.raises(RunFolderError, match="Ray has ended on this machine"):
         told.result()
+    for name, seconds in (("SAY_SECONDS", 0.5), ("SHARD_SECONDS", 3.0), ("ITEM_SECONDS", 2.0)):
+        monkeypatch.setattr(shards, name, seconds)
+    assert run_on(on_ray, tmp_path / "f", functions.or_hang) == [*EVERY[:7], "decoder_hangs", *EVERY[8:]]
     assert "Ray has 2 processors" in on_ray.state()
     with pytest.raises(RunFolderError, match=r"finished nothing for a long time \(Ray has 2"):
         on_ray.give_up()

@@ -52,10 +52,11 @@ ROWS = (
 
 def belongs(data: str, row: str, seed: int) -> bool:
     """Whether a cell belongs into the table: what compares within one run has one seed, the slow peers one set."""
-    if row.endswith(("-as-published", "-split")):
-        return seed == 0
+    once = row.endswith(("-as-published", "-split")) or row in ("peer-IDEC", "peer-VaDE")  # these two: over their limit
     if row.endswith("-no-objective") or row == "frozen":
-        return seed == 0 or data in DEVELOPED_ON
+        once = data not in DEVELOPED_ON or data == "mnist-60k"
+    if once and seed > 0:
+        return False
     if row.startswith("peer-UMAP"):
         return data != "mnist-60k" and not data.endswith("-3d")
     if row.startswith("peer-"):

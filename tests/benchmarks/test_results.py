@@ -149,6 +149,7 @@ def test_document_is_kept_around_the_tables(tmp_path: Path) -> None:
 
 def test_rows_that_do_not_belong_are_left_out() -> None:
     assert belongs("busi", "dvc", 2) and not belongs("busi", "dvc-as-published", 1), "one seed"
+    assert not belongs("mnist-10k", "peer-IDEC", 1), "over its limit at seed 0"
     assert belongs("mnist-10k", "peer-DEC", 1) and not belongs("busi", "peer-DEC", 0), "the slow peers: one set"
     assert belongs("busi", "peer-UMAP+GMM", 1) and not belongs("mnist-60k", "peer-UMAP+GMM", 0), "10,000 at most"
     assert belongs("archive", "sizes-kmeans", 0) and not belongs("busi", "sizes-kmeans", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -62,6 +63,12 @@ def or_gone(items: Sequence[int]) -> list[int]:
 def or_full(items: Sequence[int]) -> list[int]:
     if 7 in items:
         raise OSError(28, "No space left on device")
+    return double(items)
+
+
+def or_disk_timeout(items: Sequence[int]) -> list[int]:
+    if 7 in items:
+        raise OSError(errno.ETIMEDOUT, "Connection timed out")
     return double(items)
 
 

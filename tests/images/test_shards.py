@@ -129,8 +129,25 @@ def test_a_worker_that_somebody_killed_costs_nothing(tmp_path: Path) -> None:
     assert run(tmp_path, functions.killed_once, Processes(2), items=items) == EVERY
 
 
+def test_what_was_handed_out_with_a_killed_worker_is_done_by_all_workers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_by_one(self: Processes) -> Executor:
+        raise AssertionError("one kill must not bring everything into a single process")
+
+    monkeypatch.setattr(Processes, "alone", one_by_one)
+    items = [(number, tmp_path / "mark") for number in range(20)]
+    assert run(tmp_path, functions.killed_once, Processes(2), items=items) == EVERY
+
+
+def test_a_timeout_of_the_disk_is_no_hanging_decoder(tmp_path: Path) -> None:
+    """Python has one name for both."""
+    with pytest.raises(TimeoutError, match="timed out"):
+        run(tmp_path, functions.or_disk_timeout, Processes(2))
+
+
 def test_what_dies_every_time_and_has_no_row_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="a worker died 2 times on the same images"):
+    with pytest.raises(RunFolderError, match="a worker died or came to no end on the same images"):
         run(tmp_path, functions.or_die, Processes(2), lost=None)
 
 

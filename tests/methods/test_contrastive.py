@@ -111,6 +111,29 @@ def test_samples_reconstructions_and_walks() -> None:
     assert model.predict(steps[[0, -1]]).tolist() == [0, 2]
     with pytest.raises(FitError, match="no cluster 9"):
         model.walk(0, 9)
+    model.network_.gaussians.sizes[2] = 0
+    with pytest.raises(FitError, match="holds no training image"):
+        model.walk(0, 2)
+
+
+def test_step_4_trains_the_decoder_and_nothing_else() -> None:
+    images, _ = squares(60)
+    without = quick(objective=Objective(decoding=0.0)).fit(images)
+    model = quick(objective=Objective(decoding=2.0)).fit(images)
+    assert [record["phase"] for record in model.history_].count("decoding") == 60
+    assert np.array_equal(model.predict_proba(images), without.predict_proba(images))
+    assert np.array_equal(model.transform(images), without.transform(images))
+    before, after = (np.square(of.reconstruct(images) - images).mean() for of in (without, model))
+    assert after < 0.9 * before
+
+
+def test_samples_that_the_model_puts_elsewhere_are_told() -> None:
+    images, _ = squares(60)
+    model = quick().fit(images)
+    model.network_.gaussians.means[1] = model.network_.gaussians.means[0]
+    model.network_.gaussians.factors[1] = 0
+    with pytest.warns(UserWarning, match="only 0 of 5 samples of cluster 1"):
+        assert model.sample(5, 1).shape == (5, 1, 16, 16)
 
 
 def test_elbow_finds_three_groups() -> None:

@@ -55,6 +55,17 @@ def test_prototypes_are_merged_along_the_graph_and_every_one_belongs_to_one_clus
     assert np.allclose(model.predict_proba(images), (r @ membership).numpy(), atol=1e-6)
 
 
+def test_a_prototype_that_no_image_is_nearest_to_goes_where_the_nearest_used_one_goes() -> None:
+    images, _ = squares(60)
+    model = quick().fit(images)
+    z, network = torch.from_numpy(model.transform(images)), model.network_
+    used = int(network.nearness(z, model.temperature).argmax(1)[-1])
+    # Half as long as that prototype: next to it in direction, and never the nearest of any image.
+    network.prototypes = torch.cat([network.prototypes, network.prototypes[used][None] / 2])
+    membership = model._merge(z, 3)
+    assert membership[-1].tolist() == membership[used].tolist() and (membership.sum(1) == 1).all()
+
+
 def test_pseudo_labels_are_drawn_equally_often_and_those_that_wait_come_first() -> None:
     labels = torch.cat([torch.zeros(90), torch.ones(10)]).long()[:, None]
     waiting = torch.zeros(100, dtype=torch.int64)

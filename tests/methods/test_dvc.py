@@ -108,6 +108,11 @@ def test_no_such_cluster_is_told() -> None:
             model.sample(count, cluster)  # type: ignore[arg-type]
 
 
+def test_as_published_needs_a_number_of_clusters() -> None:
+    with pytest.raises(FitError, match="n_clusters as a number"):
+        DVC.as_published("auto")  # type: ignore[arg-type]
+
+
 def test_as_published_has_the_settings_of_the_authors() -> None:
     model = DVC.as_published(3)
     assert (model.architecture, model.beta, model.assignment) == (Architecture((6, 16, 32, 64), 10), 0.0, "own")

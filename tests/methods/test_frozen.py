@@ -65,6 +65,37 @@ def test_a_module_that_does_not_fit_is_told() -> None:
         FrozenFeatures(3, "resnet").fit(images)  # type: ignore[arg-type]
 
 
+def test_tokens_are_not_taken_for_maps_and_half_precision_is_taken() -> None:
+    images, _ = squares(30)
+    with pytest.raises(FitError, match="of a transformer's tokens"):
+        FrozenFeatures(3, nn.Flatten(2)).fit(images)
+
+    class Half(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return network_of_images(x).to(torch.float16)
+
+    network_of_images = network().eval()
+    assert FrozenFeatures(3, Half()).fit(images).transform(images).dtype == np.float32
+
+
+def test_the_fingerprint_sees_layers_without_values_and_no_addresses() -> None:
+    plain, other = nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential(nn.Linear(2, 2), nn.Sigmoid())
+    other.load_state_dict(plain.state_dict())
+    assert fingerprint(plain) != fingerprint(other)
+
+    class Named(nn.Linear):
+        def extra_repr(self) -> str:
+            return f"{object()!r}"
+
+    named = Named(2, 2)
+    assert fingerprint(named) == fingerprint(named)
+
+
+def test_a_mixture_needs_two_images() -> None:
+    with pytest.raises(FitError, match="at least two"):
+        FrozenFeatures(1, assignment="mixture").fit(np.ones((1, 3)))
+
+
 def test_maps_of_a_module_are_averaged_over_their_places() -> None:
     images, _ = squares(30)
     module = network()[:3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medstrata.pipeline.embedding import _by_image, write_embeddings
+from command_line import images
+from medstrata.methods.principal import PrincipalComponents
+from medstrata.pipeline.embedding import _by_image, _Rows, write_embeddings
 from medstrata.pipeline.fitting import average_rows
 
 
@@ -29,3 +32,19 @@ def test_the_columns_are_parted_into_two_files(tmp_path: Path) -> None:
     z, q = np.load(tmp_path / "embeddings.npy"), np.load(tmp_path / "soft_assignments.npy")
     assert z.dtype == q.dtype == np.float32
     assert z.tolist() == [[0, 1, 2], [7.5, 8.5, 9.5]] and q.tolist() == [[3, 4], [10.5, 11.5]]
+
+
+def pixels_of(out: Path) -> np.ndarray:
+    return np.load(out / "pixels.npy", mmap_mode="r")
+
+
+def test_new_pixels_under_an_old_model_are_read_anew(tmp_path: Path) -> None:
+    """A worker keeps model and pixels open from one shard to the next, but not from one run to the next."""
+    pixels = images(24)[0][:, None]
+    model = PrincipalComponents(3).fit(pixels)
+    model.save(tmp_path)
+    for token, stored in (("one", pixels), ("another", pixels[::-1])):
+        np.save(tmp_path / "new.npy", stored)
+        (tmp_path / "new.npy").rename(tmp_path / "pixels.npy")
+        (block,) = _Rows(tmp_path, "cpu", pixels_of, token, 24)([0])
+        np.testing.assert_array_equal(np.load(io.BytesIO(block))[:, :-3], model.transform(stored))

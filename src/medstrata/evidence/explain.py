@@ -72,7 +72,7 @@ def explain(
             done = unfinished.findings.done
             blocks: Iterable[Block]
             if sharding is not None and sharding.executor.elsewhere:
-                blocks = explained_elsewhere(out, chosen, sharding, done)
+                blocks = explained_elsewhere(out, chosen, sharding, done, progress)
             else:
                 blocks = (explain_block(model, pixels, block, cohort) for block in blocks_of(chosen[done:]))
             _compute(chosen, blocks, unfinished, progress)

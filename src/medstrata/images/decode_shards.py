@@ -25,7 +25,7 @@ from medstrata.images.sources import Source
 from medstrata.images.workers import Serial
 from medstrata.run import Progress
 
-SLICES_PER_SHARD = 500  # decoded by a worker before it says so: a second of work, or one volume
+PIXELS_PER_SHARD = 500 * 512 * 512  # as stored, decoded by a worker before it says so: seconds of work, or one volume
 ROWS_PER_SHARD = 4096  # of arrays, that are decoded many at once
 
 
@@ -49,13 +49,13 @@ def begin(source: Source, catalog: Catalog, plan: Plan, sharding: Sharding) -> T
     numbers = [slice_numbers(row, plan.dimensions, plan.slices_per_volume) for row in chosen.rows]
     starts = np.concatenate([[0], np.cumsum([len(of or [0]) for of in numbers])]).astype(np.int64)
     alike = [row["format"] == "array" and not plan.crop_to_content for row in chosen.rows]  # one placement for all rows
-    slices = [
-        len(of or []) or row["slices"]
+    pixels = [
+        (len(of or []) or row["slices"]) * row["rows"] * row["columns"]
         for of, row, is_row in zip(numbers, chosen.rows, alike, strict=True)
         if not is_row
     ]
-    size = max(1, SLICES_PER_SHARD * len(slices) // max(1, sum(slices)))
-    manifest = Manifest(sharding.folder, sharding.token, len(slices), cut(len(slices), size))
+    size = max(1, PIXELS_PER_SHARD * len(pixels) // max(1, sum(pixels)))
+    manifest = Manifest(sharding.folder, sharding.token, len(pixels), cut(len(pixels), size))
     file = _pixel_file(manifest, int(starts[-1]), plan, sharding)
     jobs = _jobs(source, catalog, plan, chosen.rows, starts, file)
     images = [job for job, is_row in zip(jobs, alike, strict=True) if not is_row]

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from medstrata._version import __version__
@@ -87,7 +88,8 @@ class Manifest:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             with flocked(self.folder.parent / f".{self.folder.name}.lock"):
                 if not (self.is_known() and (usable is None or usable())):
-                    shutil.rmtree(self.folder, ignore_errors=True)
+                    if self.folder.exists():  # of other inputs; to delete many shards may take longer than others wait
+                        self.folder.rename(self.folder.with_name(f".{self.folder.name}-{token_hex(4)}.stale"))
                     self.folder.mkdir(mode=0o700)
                     if prepare is not None:
                         prepare()
@@ -95,6 +97,8 @@ class Manifest:
                         part.write_text(self.key)
         except OSError as error:
             raise folder_error(error, self.folder) from error
+        for stale in self.folder.parent.glob(f".{self.folder.name}-*.stale"):
+            shutil.rmtree(stale, ignore_errors=True)
 
     def is_known(self) -> bool:
         """Whether the folder holds shards of the same inputs."""

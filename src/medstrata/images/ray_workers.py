@@ -21,7 +21,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from medstrata.errors import InputError, RunFolderError
-from medstrata.images.workers import AHEAD, Executor
+from medstrata.images.workers import AHEAD, Executor, Processes
 
 LOCAL = "local"
 RETRIES = 3  # of a shard whose worker or node was lost
@@ -50,14 +50,16 @@ class OnRay:
         self._workers = workers
         self._folder: str | None = None
         self._submit: Any = None
+        self._references: dict[Future[Any], Any] = {}  # of the tasks that Ray has
         if self._address != LOCAL:
             _check_address(self._address)
 
     @property
     def died(self) -> tuple[type[BaseException], ...]:
-        """What a future raises whose worker or node was lost, more often than it is retried."""
+        """What a future raises that was given up, or whose worker or node was lost more often than it is retried."""
         errors = self._ray.exceptions
-        return errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError
+        lost = errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError
+        return *lost, errors.TaskCancelledError
 
     @property
     def width(self) -> int:
@@ -77,11 +79,13 @@ class OnRay:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run it on one processor of the cluster."""
         future: Future[Any] = Future()
-        self._submit.remote(function, *arguments).future().add_done_callback(lambda found: self._pass_on(found, future))
+        self._references[future] = reference = self._submit.remote(function, *arguments)
+        reference.future().add_done_callback(lambda found: self._pass_on(found, future))
         return future
 
     def _pass_on(self, found: Future[Any], future: Future[Any]) -> None:
         """Hand on what a task of Ray gave; say in words where a machine cannot do it at all."""
+        self._references.pop(future, None)
         error = found.exception()
         if error is None:
             future.set_result(found.result())
@@ -103,20 +107,29 @@ class OnRay:
             future.set_exception(error)
 
     def alone(self) -> Executor:
-        """Return itself: tasks of Ray do not disturb each other."""
-        return self
+        """Return a process of this machine, which can be ended for certain when it comes to no end."""
+        return Processes(1)
 
     def state(self) -> str:
         """Say how many processors there are and how many are free."""
-        free, of = (found.get("CPU", 0) for found in (self._ray.available_resources(), self._ray.cluster_resources()))
+        free, of = self._processors()
         return f"Ray has {of:.0f} processors, {free:.0f} of them free"
 
+    def _processors(self) -> tuple[float, float]:
+        """How many are free, of how many."""
+        free, of = self._ray.available_resources(), self._ray.cluster_resources()
+        return free.get("CPU", 0.0), of.get("CPU", 0.0)
+
     def give_up(self) -> None:
-        """RunFolderError: what Ray does with tasks that come to no end is not ours to decide."""
-        raise RunFolderError(
-            f"Ray has finished nothing for a long time ({self.state()}). Look at the cluster (ray status), and run the "
-            "same command again; it goes on where it stopped."
-        )
+        """Cancel all tasks. RunFolderError: none of them runs, so that they are not what the cluster waits for."""
+        free, of = self._processors()
+        if free == of:
+            raise RunFolderError(
+                f"Ray has finished nothing for a long time ({self.state()}). Look at the cluster (ray status), and run "
+                "the same command again; it goes on where it stopped."
+            )
+        for reference in list(self._references.values()):
+            self._ray.cancel(reference, force=True)
 
     def close(self) -> None:
         """Leave the cluster, or end the one that was started here."""

@@ -8,7 +8,7 @@ and may be killed at any moment.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ Function = Callable[[Sequence[Item]], list[Any]]
 SAY_SECONDS = 60.0  # without any finished shard before it is said what is waited for
 SHARD_SECONDS = 900.0  # without any finished shard before the workers are given up
 ITEM_SECONDS = 600.0  # for one item that is worked on alone
+DEATHS = 2  # of a shard's workers before its items are done one by one
 TRIES_ALONE = 2  # a process that dies twice with one item dies of it; once may be anybody's kill
 
 SHARD_CRASHED = FileProblem("decoder_crashed", "The decoder crashed on this file; it may be damaged.")
@@ -60,7 +61,7 @@ def run_shards(
     """
     share, say = sharding.share, sharding.say
     mine = range(share.number - 1, manifest.count, share.of)
-    todo = deque(number for number in mine if manifest.read(number) is None)
+    todo = [number for number in mine if manifest.read(number) is None]
     damaged = sum(manifest.has_file(number) for number in todo)
     if damaged:
         say(f"{work.name}: {damaged} of {len(mine)} shards are damaged and are done again")
@@ -68,7 +69,7 @@ def run_shards(
         say(f"{work.name}: {len(mine) - len(todo)} of {len(mine)} shards are done already; it goes on with the others")
     total = sum(map(manifest.size, mine))
     done = total - sum(map(manifest.size, todo))
-    for number in _work_off(manifest, work, sharding.executor, todo, say):
+    for number in _WorkingOff(manifest, work, sharding, todo).run():
         done += manifest.size(number)
         progress(work.name, done, total)
     return iter(()) if share.of > 1 else _results(manifest)
@@ -85,23 +86,60 @@ def _results(manifest: Manifest) -> Iterator[Any]:
         yield from results
 
 
-def _work_off(
-    manifest: Manifest, work: Work[Item], executor: Executor, todo: deque[int], say: Callable[[str], None]
-) -> Iterator[int]:
-    """Do the shards ``todo``; yield each when it is done."""
-    flying: dict[Future[Any], int] = {}
-    if not todo:
-        return
-    with executor:
-        while todo or flying:
-            while todo and len(flying) < executor.width:
-                number = todo.popleft()
-                flying[_submit(manifest, work, executor, number)] = number
-            for future in _finished(flying, executor, work.name, say):
-                number = flying.pop(future)
-                if not _is_done(future, executor):
-                    _alone(manifest, work, executor, number)
-                yield number
+class _WorkingOff(Generic[Item]):
+    """Shards on their way: which are still to do, which are handed out, and how often each died."""
+
+    def __init__(self, manifest: Manifest, work: Work[Item], sharding: Sharding, todo: Sequence[int]) -> None:
+        self.manifest, self.work, self.executor, self.say = manifest, work, sharding.executor, sharding.say
+        self.todo = deque(todo)
+        self.flying: dict[Future[Any], int] = {}
+        self.deaths: Counter[int] = Counter()
+
+    def run(self) -> Iterator[int]:
+        """Do the shards; yield each when it is done."""
+        if not self.todo:
+            return
+        with self.executor:
+            while self.todo or self.flying:
+                while self.todo and len(self.flying) < self.executor.width:
+                    number = self.todo.popleft()
+                    self.flying[_submit(self.manifest, self.work, self.executor, number)] = number
+                for future in self._finished():
+                    number = self.flying.pop(future)
+                    if _is_done(future, self.executor) or self._done_all_the_same(number):
+                        yield number
+
+    def _finished(self) -> set[Future[Any]]:
+        """Wait until some shard is finished; after ``SHARD_SECONDS`` its workers are given up."""
+        began = time.monotonic()
+        while True:
+            finished, _ = wait(self.flying, timeout=SAY_SECONDS, return_when=FIRST_COMPLETED)
+            if finished:
+                return finished
+            waited = time.monotonic() - began
+            waits = f"has waited {waited:.0f} s for one of {len(self.flying)} shards; {self.executor.state()}"
+            self.say(f"{self.work.name}: {waits}")
+            if waited >= SHARD_SECONDS:
+                for future, number in self.flying.items():
+                    self.deaths[number] += future.running()  # what was only waiting for a worker is not suspect
+                self.executor.give_up()
+                began = time.monotonic()
+
+    def _done_all_the_same(self, number: int) -> bool:
+        """Say whether a shard is done whose worker died. Once may be anybody's kill, which all in flight share."""
+        self.deaths[number] += 1
+        if self.manifest.read(number) is None and self.deaths[number] < DEATHS:
+            self.todo.append(number)
+            return False
+        if self.manifest.read(number) is None:
+            self._item_by_item(number)
+        return True
+
+    def _item_by_item(self, number: int) -> None:
+        """Do a suspect shard in a process of its own, so that only the guilty item is lost."""
+        items = self.work.items[self.manifest.span(number)]
+        with self.executor.alone() as single:
+            self.manifest.write(number, [_result_alone(self.work, single, item, self.say) for item in items])
 
 
 def _submit(manifest: Manifest, work: Work[Item], executor: Executor, number: int) -> Future[Any]:
@@ -109,15 +147,14 @@ def _submit(manifest: Manifest, work: Work[Item], executor: Executor, number: in
 
 
 def _is_done(future: Future[Any], executor: Executor) -> bool:
-    """Whether a shard was done; False where its worker died.
+    """Whether a finished shard was done; False where its worker died.
 
     Raises
     ------
-    TimeoutError : it was not within ``SHARD_SECONDS``
     MedstrataError, OSError : what the shard raised
     """
     try:
-        problem = future.result(SHARD_SECONDS)
+        problem = future.result()
     except executor.died:
         return False
     if problem is not None:
@@ -125,46 +162,23 @@ def _is_done(future: Future[Any], executor: Executor) -> bool:
     return True
 
 
-def _finished(
-    flying: dict[Future[Any], int], executor: Executor, name: str, say: Callable[[str], None]
-) -> set[Future[Any]]:
-    """Wait until some shard is finished; after ``SHARD_SECONDS`` its workers are given up."""
-    began = time.monotonic()
-    while True:
-        finished, _ = wait(flying, timeout=SAY_SECONDS, return_when=FIRST_COMPLETED)
-        if finished:
-            return finished
-        waited = time.monotonic() - began
-        say(f"{name}: has waited {waited:.0f} s for one of {len(flying)} shards; {executor.state()}")
-        if waited >= SHARD_SECONDS:
-            executor.give_up()
-
-
-def _alone(manifest: Manifest, work: Work[Item], executor: Executor, number: int) -> None:
-    """Do one suspect shard in a process of its own: as a whole, else item by item, so that only the guilty is lost."""
-    with executor.alone() as single:
-        try:
-            if _is_done(_submit(manifest, work, single, number), single):
-                return
-        except TimeoutError:
-            single.give_up()
-        manifest.write(number, [_result_alone(work, single, item) for item in work.items[manifest.span(number)]])
-
-
-def _result_alone(work: Work[Item], single: Executor, item: Item) -> Any:
+def _result_alone(work: Work[Item], single: Executor, item: Item, say: Callable[[str], None]) -> Any:
     problem = SHARD_CRASHED
     for _ in range(TRIES_ALONE):
-        try:
-            return single.submit(work.function, [item]).result(ITEM_SECONDS)[0]
-        except single.died:
-            problem = SHARD_CRASHED
-        except TimeoutError:
-            problem = SHARD_HANGS
+        future = single.submit(work.function, [item])
+        if not wait([future], ITEM_SECONDS).done:
+            say(f"{work.name}: has waited {ITEM_SECONDS:.0f} s for one item alone; it is given up")
             single.give_up()
+            problem = SHARD_HANGS
+            break
+        try:
+            return future.result()[0]
+        except single.died:
+            pass
     if work.lost is None:
         raise RunFolderError(
-            f"{work.name}: a worker died {TRIES_ALONE} times on the same images, perhaps for want of memory. "
-            "Use fewer workers or a machine with more memory, and run the same command again."
+            f"{work.name}: a worker died or came to no end on the same images again and again, perhaps for want of "
+            "memory. Use fewer workers or a machine with more memory, and run the same command again."
         )
     return work.lost(item, problem)
 

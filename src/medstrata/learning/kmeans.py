@@ -139,17 +139,18 @@ def _start(vectors: Blocks, settings: Settings, generator: torch.Generator) -> t
     closest = torch.cat([(block - centres[0]).square().sum(1) for block in vectors])
     for _ in range(1, settings.n_clusters):
         candidates = comm.rows(vectors, _draw(closest, trials, count, generator, comm), count)
-        options = torch.cat([_distances(block, candidates) for block in vectors], dim=1)
-        options = torch.minimum(closest, options)
+        options = torch.minimum(closest, _distances(vectors, candidates))
         best = int(comm.total(options.sum(1)).argmin())
         closest = options[best]
         centres.append(candidates[best])
     return torch.stack(centres)
 
 
-def _distances(block: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Squared distances (m, n) of a few candidates (m, Z) to the vectors of a block."""
-    return torch.stack([(block - candidate).square().sum(1) for candidate in candidates])
+def _distances(vectors: Blocks, candidates: torch.Tensor) -> torch.Tensor:
+    """Squared distances (m, n) of a few candidates (m, Z) to all vectors."""
+    squares = candidates.square().sum(1, keepdim=True)
+    products = torch.cat([candidates @ block.T for block in vectors], dim=1)
+    return torch.add(squares + vectors.squares, products, alpha=-2).clamp_min_(0)
 
 
 def _draw(weights: torch.Tensor, trials: int, count: int, generator: torch.Generator, comm: Comm) -> torch.Tensor:

@@ -36,9 +36,10 @@ class Blocks:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Yield one block after the other, each in the memory of the one before it."""
-        memory = self.block(0)
+        memory: torch.Tensor | None = None
         for number in range(number_of_blocks(self.count)):
             block = self.read(self._rows(number))
+            memory = torch.empty_like(block) if memory is None else memory  # the first block is the largest
             yield torch.sub(block, self.offset, out=memory[: len(block)])
 
     @cached_property

@@ -259,6 +259,8 @@ def _read_kmeans(z: torch.Tensor, n_clusters: int, seed: int) -> Reading:
 
 
 def _read_mixture(z: torch.Tensor, n_clusters: int, seed: int) -> Reading:
+    if len(z) < 2:
+        raise FitError('assignment="mixture" needs at least two images: one has no variance. Use "kmeans".')
     reader = Mixture(z.shape[1], n_clusters)
     some = sample(z, MIXTURE_SAMPLE, seed)
     reader.mean = z.mean(0)

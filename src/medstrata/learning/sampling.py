@@ -41,6 +41,13 @@ class ClusterGaussians(nn.Module):
         self.factors = torch.stack(factors).float().to(z.device)
         self.sizes = torch.bincount(labels, minlength=n_clusters).to(z.device)
 
+    def check(self, cluster: int) -> None:
+        """Raise FitError where there is no such cluster, or an empty one."""
+        if not 0 <= cluster < len(self.means):
+            raise FitError(f"There is no cluster {cluster}: the model has clusters 0 to {len(self.means) - 1}.")
+        if not self.sizes[cluster]:
+            raise FitError(f"Cluster {cluster} holds no training image: nothing can be drawn from it.")
+
     def draw(self, count: int, cluster: int, generator: torch.Generator) -> torch.Tensor:
         """Return ``count`` embeddings (count, Z) of ``cluster``.
 
@@ -48,9 +55,6 @@ class ClusterGaussians(nn.Module):
         ------
         FitError : no such cluster, or an empty one
         """
-        if not 0 <= cluster < len(self.means):
-            raise FitError(f"There is no cluster {cluster}: the model has clusters 0 to {len(self.means) - 1}.")
-        if not self.sizes[cluster]:
-            raise FitError(f"Cluster {cluster} holds no training image: nothing can be drawn from it.")
+        self.check(cluster)
         noise = torch.randn(count, self.means.shape[1], generator=generator).to(self.means.device)
         return self.means[cluster] + noise @ self.factors[cluster].T

@@ -15,8 +15,10 @@ Encoder h = e(x), decoder x' = d(h, c), projection p = g(h), prototypes b_1 .. b
 2. k-means on the h of all images gives the prototypes; with ``n_clusters="auto"``, K is the elbow of its inertia.
 3. Clustering: soft assignment c = softmax(s(h, b) / tau), the decoder is conditioned on it, and
        L = MSE(x1', x1) + MSE(x2', x2),     b_k <- (1 - r) b_k + r mean of the batch's h with argmax c = k         (3)
-4. The cluster of an image is argmax_k c_k (``assignment="own"``).
-5. ``sample(n, k)``: h from a Gaussian over cluster k, decoded with its own c; kept if the model assigns it to k.
+4. The decoder alone goes on learning MSE(x', x) of the images as they are; their embeddings do not change any more.
+5. The cluster of an image is argmax_k c_k (``assignment="own"``). With "graph" and ``n_clusters="auto"`` the graph
+   tells K anew; the elbow's number is that of the prototypes only.
+6. ``sample(n, k)``: h from a Gaussian over cluster k, decoded with its own c; kept if the model assigns it to k.
 
 Deviations
 ----------
@@ -30,6 +32,7 @@ Deviations
 - Labels: the code names clusters by a vote of training labels; here no label is read.
 - Encoder: kernel 3, BatchNorm, ReLU by default; ``as_published``: kernel 4, widths 32, 64, 128, D = 50, no pooling. The
   code's decoder starts from a single channel; ours mirrors the encoder, and so takes colour and 3-D.
+- Step 4 is ours: a decoder that has seen augmented views only loses more of an image than it must.
 - Reconstruction: of the first view only, doubled: the two have the same distribution, and decoding is what costs.
 - Preprocessing: minus the set's mean value, not its mean image. An image that is moved would carry the shadow of the
   mean image along and tell by it how far (accuracy on digits, k-means on h: .80 without, .38 with the mean image).
@@ -49,7 +52,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import normalize
 
-from medstrata.errors import FitError
 from medstrata.learning.augment import AUGMENTATIONS, augment
 from medstrata.learning.batches import Images
 from medstrata.learning.checkpoints import Tensors
@@ -70,7 +72,7 @@ class Objective:
     """``reconstruction``: lambda of (1); ``contrastive``: weight of (2) in the clustering phase, 0 as in the code.
 
     ``temperature``: T of (2); ``sharpness``: tau of step 3; ``rate``: r of (3); ``directions``: assign by cosine (True)
-    or by scalar product.
+    or by scalar product; ``decoding``: epochs of step 4 as a share of those of step 1.
     """
 
     reconstruction: float = 0.1
@@ -79,6 +81,7 @@ class Objective:
     sharpness: float = 0.1
     rate: float = 0.1
     directions: bool = True
+    decoding: float = 0.5
 
 
 def contrastive_loss(first: torch.Tensor, second: torch.Tensor, temperature: float, comm: Comm = ALONE) -> torch.Tensor:
@@ -152,7 +155,7 @@ class ContrastiveAutoencoder(ClusteringMethod):
     @classmethod
     def as_published(cls, n_clusters: int | str, random_state: int = 0, device: str = "auto") -> Self:
         """Return the settings of the authors' code; what it does not say (epochs, batches) is ours."""
-        objective = Objective(0.1, 0.0, temperature=0.5, sharpness=1.0, rate=1.0, directions=False)
+        objective = Objective(0.1, 0.0, temperature=0.5, sharpness=1.0, rate=1.0, directions=False, decoding=0.0)
         training = Training(
             30, 0, 10, 256, 1e-3, tolerance=0.0, spherical_start=False, preprocessing="unit", augmentation="radiograph"
         )
@@ -176,13 +179,12 @@ class ContrastiveAutoencoder(ClusteringMethod):
 
         Raises
         ------
-        FitError : not fitted, or no such cluster
+        FitError : not fitted, no such cluster, or an empty one
         """
         check_fitted(self)
         means = self.network_.gaussians.means
         for cluster in (first, second):
-            if not 0 <= cluster < len(means):
-                raise FitError(f"There is no cluster {cluster}: the model has clusters 0 to {len(means) - 1}.")
+            self.network_.gaussians.check(cluster)
         return generative.decode_images(
             self, torch.lerp(means[first], means[second], torch.linspace(0, 1, steps)[:, None].to(means)), self._decode
         )
@@ -227,6 +229,7 @@ class ContrastiveAutoencoder(ClusteringMethod):
         warm_up = self.training.warmup_length(len(images))
         fit.run(Phase("warm-up", warm_up, self._warm_up_loss))
         fit.run(Phase("clustering", self.training.epochs, self._loss, start, lambda epoch: self._watch(fit, epoch)))
+        fit.run(Phase("decoding", round(self.objective.decoding * warm_up), self._decoding_loss))
 
     def _warm_up_loss(self, batch: Batch) -> Tensors:
         """Equation (1)."""
@@ -236,6 +239,16 @@ class ContrastiveAutoencoder(ClusteringMethod):
         """Equation (3), beside the contrastive term that keeps the embedding."""
         kept = self.objective.contrastive
         return self._losses(batch, kept, self.objective.reconstruction if kept else 1.0)
+
+    def _decoding_loss(self, batch: Batch) -> Tensors:
+        """Step 4."""
+        network = self.network_
+        network.eval()  # the embeddings must stay as they are
+        network.decoder.train()
+        with torch.no_grad():
+            h = network.encoder(batch.x)
+            c = self._assign(h)
+        return {"loss": nn.functional.mse_loss(network.decode(h, c), batch.x)}
 
     def _losses(self, batch: Batch, contrastive: float, reconstruction: float) -> Tensors:
         network, how = self.network_, AUGMENTATIONS[self.training.augmentation]

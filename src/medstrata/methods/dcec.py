@@ -27,7 +27,7 @@ Deviations
 - Start: k-means on the directions from the mean embedding rather than on the embeddings, since the length of an
   embedding says how strongly an image deviates from the mean rather than how. ``as_published``: plain k-means.
 - A cluster that loses all its images gets a new prototype: the embedding farthest from every prototype. The authors'
-  code leaves it empty.
+  code leaves it empty; ``as_published`` repairs it too.
 - Decoder: the authors put a LeakyReLU after the last layer, which suits data above zero; we do so in ``as_published``
   only, since centred images have values below zero.
 - 2-D: the authors published 3-D code only; our 2-D network is the same with 2-D convolutions.

@@ -165,7 +165,9 @@ class DeepMCAT(ClusteringMethod):
         membership = torch.zeros(len(self.network_.prototypes), n_clusters)
         membership[nearest, cluster_of_image] = 1
         unused = np.setdiff1d(np.arange(len(membership)), used)
-        membership[unused, 0] = 1  # nothing is near them, but soft assignments must sum to one
+        if len(unused):  # no image of the graph's sample is nearest to these: they go where the nearest used one goes
+            similarity = self.network_.prototypes[unused] @ self.network_.prototypes[used].T
+            membership[unused] = membership[used[similarity.argmax(1).cpu().numpy()]]
         return membership.to(z.device)
 
     # -- training ------------------------------------------------------------------------------------------------

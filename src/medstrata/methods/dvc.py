@@ -34,7 +34,8 @@ Deviations
   cross-entropy on images from 0 to 1. Per-pixel scale in both phases: the code changes it by D in between.
 - Network: four halvings with 6, 16, 32, 64 channels in ``as_published`` (as the code's ``cvae_cifar``, which cannot run
   on its own 28 x 28 images; ours keeps odd sides), 3-D as in 2-D.
-- Empty clusters are repaired, and the first k-means compares directions, as in DCEC.
+- Empty clusters are repaired, and the first k-means compares directions, as in DCEC (``as_published``: repaired too).
+- ``as_published`` warms up for 100 epochs: the code may stop before, when its loss has not fallen for 20 epochs.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from medstrata.errors import FitError
 from medstrata.learning.batches import Images
 from medstrata.learning.chance import normal
 from medstrata.learning.checkpoints import Tensors
@@ -137,7 +139,14 @@ class DVC(ClusteringMethod):
 
     @classmethod
     def as_published(cls, n_clusters: int, random_state: int = 0, device: str = "auto") -> Self:
-        """Return DVC with the settings of the authors' code: Z = 10, no prior while fine-tuning, weight 0.1 / K."""
+        """Return DVC with the settings of the authors' code: Z = 10, no prior while fine-tuning, weight 0.1 / K.
+
+        Raises
+        ------
+        FitError : ``n_clusters`` is no number, and the weight depends on it
+        """
+        if isinstance(n_clusters, str):
+            raise FitError("As published, DVC weighs its loss by 0.1 / K: give n_clusters as a number.")
         training = Training(100, 0, 20, batch_size=256, spherical_start=False, preprocessing="unit")
         architecture = Architecture((6, 16, 32, 64), 10)
         return cls(n_clusters, 0.1 / n_clusters, 0.0, "own", architecture, training, random_state, device)

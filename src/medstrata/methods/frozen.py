@@ -2,9 +2,9 @@
 
 ``FrozenFeatures().fit(vectors)`` clusters saved vectors (N, Z); ``FrozenFeatures(module=network).fit(images)`` runs any
 ``torch.nn.Module`` that takes images (n, C, ...) with values from 0 to 1 and returns vectors (n, Z) or feature maps
-(n, F, ...), which are averaged over their places. The module is put into evaluation mode; its values are never changed,
-saved or fetched: a model file holds the head and a fingerprint of the module, and ``load(path, module=network)`` takes
-the same module only.
+(n, F, ...), which are averaged over their places. The module is put into evaluation mode and onto the device, and stays
+so; its values are never changed, saved or fetched: a model file holds the head and a fingerprint of the module, and
+``load(path, module=network)`` takes the same module only.
 
 Clusters are read off the vectors by k-means, a mixture, the neighbour graph, or a self-supervised head
 (``learning.reading``).
@@ -13,6 +13,7 @@ Clusters are read off the vectors by k-means, a mixture, the neighbour graph, or
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, ClassVar
 
 import numpy as np
@@ -107,18 +108,24 @@ class FrozenFeatures(ClusteringMethod):
                 f"The module does not take images {tuple(x.shape[1:])} ({str(error).splitlines()[0]}). Give images as "
                 "it wants them, such as three equal channels for grey ones, or wrap it in a module that brings them so."
             ) from error
-        if not isinstance(features, torch.Tensor) or features.ndim < 2:
-            raise FitError("The module must return one tensor: vectors (n, Z) or feature maps (n, F, ...). Wrap it.")
-        return features
+        if not isinstance(features, torch.Tensor) or features.ndim not in (2, x.ndim):
+            found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+            raise FitError(
+                f"The module returns {found}, but must return one tensor: vectors (n, Z), or feature maps (n, F, ...) "
+                "with as many axes as the images. Wrap it; of a transformer's tokens (n, T, Z) take the first or the "
+                "mean."
+            )
+        return features.float()
 
     def _embed(self, features: torch.Tensor) -> torch.Tensor:
         return features.flatten(2).mean(2) if features.ndim > 2 else features
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Return a checksum of the names and values of a module's parameters and buffers."""
-    checksum = hashlib.sha256()
+    """Return a checksum of a module's layers, as it prints itself, and of its parameters and buffers."""
+    # Layers without values, and strides, make another network of the same values. Addresses change with every start.
+    checksum = hashlib.sha256(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(module)).encode())
     for name, value in module.state_dict().items():
-        checksum.update(name.encode())
+        checksum.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         checksum.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return checksum.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from numbers import Integral
 from typing import Any
@@ -57,16 +58,24 @@ def sample(
     for name, value, least in (("count", count, 1), ("cluster", cluster, 0)):
         if not isinstance(value, Integral) or value < least:
             raise FitError(f"{name} is {value!r}, but must be a whole number of at least {least}.")
-    chance, images, rank, found = generator(random_state, cluster), [], [], 0
+    chance = generator(random_state, cluster)
+    best: list[torch.Tensor] = []
+    rank: list[torch.Tensor] = []
     for _ in range(ROUNDS):
         x, q = candidates(method, max(count, 32), cluster, chance, decode)
-        images.append(x)
-        rank.append(torch.where(q.argmax(1) == cluster, 1.0, q[:, cluster]))
-        found += int((q.argmax(1) == cluster).sum())
-        if found >= count:
+        of_all = torch.cat([*rank, torch.where(q.argmax(1) == cluster, 1.0, q[:, cluster])])
+        chosen = of_all.argsort(descending=True, stable=True)[:count]  # of those in the cluster, the first drawn
+        best, rank = [torch.cat([*best, x])[chosen]], [of_all[chosen]]
+        missing = int((rank[0] < 1).sum())
+        if not missing:
             break
-    chosen = torch.cat(rank).argsort(descending=True, stable=True)[:count]  # of those that are kept, the first drawn
-    return method.preprocessing_.inverse(torch.cat(images)[chosen]).cpu().numpy()
+    else:
+        warnings.warn(
+            f"The model assigns only {count - missing} of {count} samples of cluster {cluster} to it; the others came "
+            f"nearest among {ROUNDS * max(count, 32)} draws. Train longer, or ask for fewer clusters.",
+            stacklevel=3,
+        )
+    return method.preprocessing_.inverse(best[0]).cpu().numpy()
 
 
 def reconstruct(method: ClusteringMethod, X: Any, decode: Decode) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from importlib import import_module
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
 from medstrata.errors import FitError
@@ -37,7 +38,9 @@ def settings_of(method: ClusteringMethod) -> dict[str, Any]:
 def _to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {name: _to_json(item) for name, item in vars(value).items()}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, np.generic):  # such as np.int64, which JSON does not know
+        return value.item()
+    return [_to_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 def make_method(name: str, settings: dict[str, Any]) -> ClusteringMethod:

@@ -130,7 +130,7 @@ class _Rows:
         return [self._block(start) for start in starts]
 
     def _block(self, start: int) -> bytes:
-        method, material = _loaded(self.out, self.device, self.read, model_checksum(self.out))
+        method, material = _loaded(self.out, self.device, self.read, f"{self.token} {model_checksum(self.out)}")
         content = io.BytesIO()
         np.save(content, _block(method, material, start, self.size))
         return content.getvalue()
@@ -143,6 +143,6 @@ def _block(method: ClusteringMethod, material: Material, start: int, size: int) 
 
 
 @lru_cache(maxsize=1)
-def _loaded(out: Path, device: str, read: Read, model: str) -> tuple[ClusteringMethod, Material]:
-    """Load the model and open the rows, once a worker; ``model``: a checksum that tells one fit from the next."""
+def _loaded(out: Path, device: str, read: Read, inputs: str) -> tuple[ClusteringMethod, Material]:
+    """Load the model and open the rows, once a worker; ``inputs`` tells these rows and this fit from the next."""
     return load(out, device), read(out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from medstrata.learning.comm import joined
 from medstrata.pipeline.job import Job
 from medstrata.pipeline.runner import run_stage
@@ -21,7 +23,8 @@ def fit_together(job: Job, redo: bool = False) -> None:
     with joined() as comm:
         if comm.rank == 0:
             job.comm = comm
-            run_stage("fit", job, redo=redo)
+            # A start after a rank was lost goes on from the checkpoint, which doing the stage anew would delete.
+            run_stage("fit", job, redo=redo and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0)
         follower = Job(job.folder, device=job.device, comm=comm)
         while comm.world > 1 and comm.first(lambda: False):
             STAGES[NAMES.index("fit")].work(follower)

@@ -24,6 +24,7 @@ from medstrata.evidence.maps.rule import Cohort, Explainable, Question
 from medstrata.images.manifest import Manifest, Sharding
 from medstrata.images.shards import Work, run_shards
 from medstrata.methods.files import load
+from medstrata.run import Progress
 
 RULE = IntegratedGradients()
 IMAGES_AT_ONCE = 16
@@ -48,7 +49,9 @@ def explain_block(model: Explainable, pixels: NDArray[Any], block: Sequence[Expl
     return {name: values.tolist() for name, values in facts.items()}, found.maps
 
 
-def explained_elsewhere(out: Path, chosen: Sequence[Explained], sharding: Sharding, done: int) -> Iterator[Block]:
+def explained_elsewhere(
+    out: Path, chosen: Sequence[Explained], sharding: Sharding, done: int, progress: Progress
+) -> Iterator[Block]:
     """Have the maps of a run made by workers that load its model and cohort each; a shard is one block.
 
     All are made, and those of the images after the first ``done`` are yielded.
@@ -56,7 +59,8 @@ def explained_elsewhere(out: Path, chosen: Sequence[Explained], sharding: Shardi
     blocks = blocks_of(chosen)
     manifest = Manifest(sharding.folder, sharding.token, len(blocks), 1)
     manifest.begin()
-    found = run_shards(manifest, Work("explain", blocks, _Worker(out, sharding.token)), sharding)
+    work = Work("blocks of maps", blocks, _Worker(out, sharding.token))
+    found = run_shards(manifest, work, sharding, progress)
     for facts, maps in islice(found, -(-done // IMAGES_AT_ONCE), None):
         yield facts, np.load(io.BytesIO(maps))
 
