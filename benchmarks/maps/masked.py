@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from benchmarks.maps.planted import DATA, Planted
+from benchmarks.maps.planted import DATA, SETTINGS, Planted
 from benchmarks.maps.scores import RULES, Scores, score_all
 from medstrata.evidence.maps.controls import CONTROLS
 from medstrata.evidence.maps.rule import measure_cohort
@@ -46,7 +46,8 @@ def scores_of(chosen: MaskedSet, method: str, seed: int) -> Scores:
     with np.load(DATA / chosen.file) as file:
         images, masks = file["images"], file["masks"] > 0
     images = (images if images.dtype == np.uint8 else images.astype(np.float32))[:, None]
-    model = make_method(method, {"n_clusters": chosen.clusters, "random_state": seed})
+    settings = {"n_clusters": chosen.clusters, "random_state": seed, **SETTINGS.get(method, {})}
+    model = make_method(method, settings)
     training = replace(model.training, batch_size=chosen.batch_size)
     if training.augmentation != "none":
         training = replace(training, augmentation=chosen.augmentation)

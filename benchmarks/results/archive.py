@@ -110,8 +110,9 @@ def write_archive(folder: Path, truth: Path, data_dir: Path, counts: Mapping[str
 
     ``counts`` : images of each kind, drawn without repetition; a kind that has fewer gives all it has. The truth has
     one row per file: ``file`` (relative to ``folder``), ``label`` (kind), ``falsified`` (the element that is wrong, or
-    nothing) and ``body_part_missing`` (0 or 1). Returns the labels in the order of the sorted file names, as
-    ``size_features`` has them. The same arguments give the same bytes.
+    nothing), ``body_part_missing`` (0 or 1) and ``number`` (which picture of its kind, in the
+    set's order). Returns the labels in the order of the sorted file names, as ``size_features`` has them. The same
+    arguments give the same bytes.
 
     Raises ValueError where ``truth`` lies in ``folder``, FileExistsError where ``folder`` has files already.
     """
@@ -134,10 +135,10 @@ def write_archive(folder: Path, truth: Path, data_dir: Path, counts: Mapping[str
             del dataset.BodyPartExamined
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         dataset.save_as(folder / name, enforce_file_format=True)
-        rows.append((name, kind, falsified, int(missing)))
+        rows.append((name, kind, falsified, int(missing), number))
     rows.sort()
     with open(truth, "w", newline="", encoding="utf-8") as file:
-        header = ("file", "label", "falsified", "body_part_missing")
+        header = ("file", "label", "falsified", "body_part_missing", "number")
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return [row[1] for row in rows]
 

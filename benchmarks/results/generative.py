@@ -21,7 +21,7 @@ MOST = 2000  # images that distances are measured on
 Flat = NDArray[np.float64]
 
 
-def measure(model: Any, images: NDArray[Any], seed: int) -> dict[str, float | None]:
+def measure(model: Any, images: NDArray[Any], before: NDArray[Any], seed: int) -> dict[str, float | None]:
     """Measure samples, reconstructions and the latent space of a fitted model on (at most 2,000 of) its images.
 
     - ``drawn in their cluster``: share of the draws from the Gaussian of c that the model assigns to c
@@ -31,7 +31,8 @@ def measure(model: Any, images: NDArray[Any], seed: int) -> dict[str, float | No
       nearest other one; far below 1 would be copies
     - ``reconstruction``, ``reconstruction of PCA``: share of the variance that is lost, PCA with as many components and
       learned on the same images; None where there are fewer than 4 images for each component
-    - ``trustworthiness``: whether the 10 neighbours in the latent space are neighbours in the images (0..1)
+    - ``trustworthiness``: whether the 10 neighbours in the latent space are neighbours in the images (0..1);
+      ``trustworthiness before`` of the embedding ``before`` (N, Z), as it was before the clustering phase
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:MOST])
     real, labels = _flat(images[chosen]), model.labels_[chosen]
@@ -58,8 +59,13 @@ def measure(model: Any, images: NDArray[Any], seed: int) -> dict[str, float | No
         "nearest": float(np.mean(nearest)),
         "reconstruction": float(np.square(rebuilt - real).sum() / _variance(real)),
         "reconstruction of PCA": _lost_by_pca(everything, real, z.shape[1], seed),
-        "trustworthiness": float(trustworthiness(real, z, n_neighbors=10)) if len(real) > 20 else None,
+        "trustworthiness": _trustworthiness(real, z),
+        "trustworthiness before": _trustworthiness(real, before[chosen]),
     }
+
+
+def _trustworthiness(real: Flat, z: NDArray[Any]) -> float | None:
+    return float(trustworthiness(real, z, n_neighbors=10)) if len(real) > 20 else None
 
 
 def accepted(model: Any, cluster: int, seed: int) -> float:

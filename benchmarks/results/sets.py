@@ -32,6 +32,7 @@ DEVELOPED_ON = (
     "phantoms-3d",
     "archive",
 )  # phantoms: method for volumes
+DRAWN_FROM = ("mednist-imbalanced", "archive-imbalanced")  # of the images of sets that were developed on
 LARGEST_SIDE = 64
 RATIOS = 2.0 ** np.arange(6)  # 1:2:4:8:16:32
 PHANTOMS = Study(patients=90, shape=(32, 32, 32), spacing=(290 / 32, 340 / 32, 340 / 32), noise=400)
@@ -139,7 +140,8 @@ def _archive(seed: int, balanced: bool) -> Images:
     kinds = sorted(set(written.kinds.values()))
     numbers = np.array([kinds.index(written.kinds[name]) for name in names])
     sizes = np.array([sizes_of[name] for name in names])
-    return Images(pixels, numbers, np.arange(len(numbers)), plan["augmentation"], sizes)
+    groups = _groups(np.array([written.numbers[name] for name in names]), numbers, "file_index")
+    return Images(pixels, numbers, groups, plan["augmentation"], sizes)
 
 
 def _phantoms(seed: int) -> Images:

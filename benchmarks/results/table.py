@@ -12,13 +12,14 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.results.rows import PAPERS
-from benchmarks.results.sets import DEVELOPED_ON, SETS
+from benchmarks.results.sets import DEVELOPED_ON, DRAWN_FROM, SETS
 from medstrata.run import atomic
 
 Cell = dict[str, Any]
 BEGIN, END = "<!-- the tables: make results -->", "<!-- end of the tables -->"
 MEASURES = ("accuracy", "balanced_accuracy", "nmi", "ami", "ari", "purity")
 HEADS = ("accuracy", "balanced", "NMI", "AMI", "ARI", "purity K")
+OUTSIDE_HEADS = ("accuracy, Hungarian", "NMI", "ARI", "purity", "accuracy, named", "balanced, named", "probe")
 NAMES = {
     "auto": "**auto**: two runs of DeepMCAT",
     "deepmcat": "DeepMCAT",
@@ -50,8 +51,8 @@ Drawn: share of the draws from the Gaussian of a cluster that the model assigns 
 so that the next column is near 1 wherever it finds any. Diversity: distance of two samples over that of two members.
 Nearest: distance of a sample to the nearest of all training images over that of a training image to the nearest other
 one (far below 1: copies). Reconstruction: share of the variance that is lost, beside PCA of as many components (empty
-where there are fewer than 4 images for each). Trustworthiness of the latent space, and of one that was trained as long
-with the objective off.
+where there are fewer than 4 images for each). Trustworthiness of the latent space of the finished model, and of the
+same one before its clustering phase.
 """
 ORDERING_TEXT = """\
 Spearman's correlation with NMI over the methods of a set (each by its default reading; mean over its seeds). A score
@@ -101,7 +102,9 @@ def in_sample(data: str, cells: list[Cell]) -> str:
         return ""
     sample = next((cell for cell in cells if cell.get("images")), {})
     majority = next((s["majority_rate"] for members in rows.values() for _, s in members if s), float("nan"))
-    seen = " — developed on" if data in DEVELOPED_ON else ""
+    seen = (
+        " — developed on" if data in DEVELOPED_ON else " — images of a set developed on" if data in DRAWN_FROM else ""
+    )
     lines = [
         f"### {data}{seen}\n",
         f"{sample.get('images', '?')} images, {sample.get('classes', '?')} classes, majority rate {majority:.3f}.\n",
@@ -123,7 +126,7 @@ def _readings(cell: Cell) -> list[tuple[str, dict[str, float]]]:
     if cell["row"] in NAMES and name in ("pca", "pixel", "peer", "sizes", "sharpness", "run"):
         return [(base, next(iter(scores.values())) | _purity(scores, "3K"))]
     if kind == "as-published":
-        return [(f"{base}, as published", scores["own"])]
+        return [(f"{base}, as published", scores["own"]), (f"{base}, as published, graph", scores["graph"])]
     if kind == "no-objective":
         off = (f"{base}, graph, objective off", scores["graph"] | _purity(scores, "3K"))
         return [off, (NAMES["autoencoder"], scores["kmeans"])] if "kmeans" in scores and name == "dcec" else [off]
@@ -175,8 +178,8 @@ def out_of_sample(cells: list[Cell], present: list[str]) -> str:
     lines = [
         "### Out of sample\n",
         OUTSIDE_TEXT,
-        "| set | | accuracy, Hungarian | NMI | accuracy, named | balanced, named | probe | seeds |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| set | majority rate | | {' | '.join(OUTSIDE_HEADS)} | seeds |",
+        f"|---|---|---|{'---|' * (len(OUTSIDE_HEADS) + 1)}",
     ]
     for data in present:
         groups: dict[str, list[Cell]] = defaultdict(list)
@@ -186,8 +189,10 @@ def out_of_sample(cells: list[Cell], present: list[str]) -> str:
                 groups[NAMES.get(name, name)].append(cell)
         for label in sorted(groups, key=_place):
             finished = [cell for cell in groups[label] if cell["finished"]]
-            values = _outside(finished) if finished else ["not finished", *[""] * 4]
-            lines.append(f"| {data} | {label} | {' | '.join(values)} | {len(groups[label])} |")
+            values = _outside(finished) if finished else ["not finished", *[""] * 6]
+            rates = [cell["scores"]["rest"]["majority_rate"] for cell in finished if "rest" in cell["scores"]]
+            place = f"| {data} | {mean_and_spread(rates)} | {label}"
+            lines.append(f"{place} | {' | '.join(values)} | {len(groups[label])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -195,6 +200,8 @@ def _outside(cells: list[Cell]) -> list[str]:
     wanted = (
         ("rest", "accuracy"),
         ("rest", "nmi"),
+        ("rest", "ari"),
+        ("rest", "purity"),
         ("named", "accuracy"),
         ("named", "balanced_accuracy"),
         ("probe", "accuracy"),
@@ -226,12 +233,13 @@ def generative(cells: list[Cell], present: list[str]) -> str:
         "reconstruction",
         "reconstruction of PCA",
         "trustworthiness",
+        "trustworthiness before",
     )
     lines = [
         "### Samples and reconstructions\n",
         GENERATIVE_TEXT,
-        f"| set | | {' | '.join(columns)} | objective off | seeds |",
-        f"|---|---|{'---|' * (len(columns) + 2)}",
+        f"| set | | {' | '.join(columns)} | seeds |",
+        f"|---|---|{'---|' * (len(columns) + 1)}",
     ]
     for data in present:
         for name in ("dvc", "contrastive"):
@@ -240,14 +248,9 @@ def generative(cells: list[Cell], present: list[str]) -> str:
                 for cell in cells
                 if (cell["data"], cell["row"]) == (data, name) and "generative" in cell
             ]
-            off = (data, f"{name}-no-objective")
-            before = [
-                cell["generative"] for cell in cells if (cell["data"], cell["row"]) == off and "generative" in cell
-            ]
             if own:
                 values = [mean_and_spread([facts[column] for facts in own]) for column in columns]
-                earlier = mean_and_spread([facts["trustworthiness"] for facts in before])
-                lines.append(f"| {data} | {NAMES[name]} | {' | '.join(values)} | {earlier} | {len(own)} |")
+                lines.append(f"| {data} | {NAMES[name]} | {' | '.join(values)} | {len(own)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -274,7 +277,7 @@ def ordering(cells: list[Cell], present: list[str]) -> str:
             for name in names
         ]
         lines.append(f"| {data} | {' | '.join(f'{value:.2f}' for value in found)} | {len(fits)} |")
-        if data not in DEVELOPED_ON:
+        if data not in (*DEVELOPED_ON, *DRAWN_FROM):
             for name, value in zip(names, found, strict=True):
                 collected[name].append(value)
     if collected:

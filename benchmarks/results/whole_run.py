@@ -23,11 +23,12 @@ from medstrata.run import RunFolder
 
 @dataclass(frozen=True)
 class Archive:
-    """A written archive: ``kinds``, the true kind of each file; ``falsified``: files whose header was made wrong."""
+    """A written archive: the true kind of each file, its number among the pictures of its kind, files made wrong."""
 
     source: Path
     out: Path
     kinds: dict[str, str]
+    numbers: dict[str, int]
     falsified: set[str]
 
     @property
@@ -53,7 +54,9 @@ def archived(folder: Path, data: Path, balanced: bool, seed: int) -> Archive:
     with open(folder / "truth.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     falsified = {row["file"] for row in rows if row["falsified"]}
-    return Archive(folder / "archive", folder / "out", {row["file"]: row["label"] for row in rows}, falsified)
+    kinds, numbers = ({row["file"]: row[name] for row in rows} for name in ("label", "number"))
+    places = {file: int(number) for file, number in numbers.items()}
+    return Archive(folder / "archive", folder / "out", kinds, places, falsified)
 
 
 def whole_run(data: Path, balanced: bool, seed: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ STEPS = (300, 1500)  # of the head's optimiser: fewest and most
 PASSES = 40  # over the embeddings, within these bounds
 BATCH = 256
 SMOOTHING = 0.02  # of the labels that the head learns from, so that its probabilities stay below 1
-GRAPH_SAMPLE = 100_000  # larger sets: the graph of a random sample of this size; the head assigns the others
+GRAPH_SAMPLE = 100_000  # larger sets: the neighbours within a random sample of this size; the head assigns the others
 MIXTURE_SAMPLE = 20_000
 MIXTURE_AXES = 32
 
@@ -159,7 +159,7 @@ def read_clusters(z: torch.Tensor, how: str, n_clusters: int | str | None, seed:
         raise FitError(f'assignment={how!r} needs a number of clusters; n_clusters="auto" goes with "graph".')
     if how == "self-supervised":
         heads: list[nn.Module] = [_new_head(z, n_clusters, seed, number) for number in range(HEADS)]
-        head, losses = learn_self_supervised(heads, _directions(z)(z), seed)
+        head, losses = learn_self_supervised(heads, _directions(z)(sample(z, GRAPH_SAMPLE, seed)), seed)
         return Reading(head.requires_grad_(False), {"losses of the heads": [round(loss, 4) for loss in losses]})
     return (_read_kmeans if how == "kmeans" else _read_mixture)(z, n_clusters, seed)
 

@@ -26,7 +26,7 @@ Deviations
 - The prior while fine-tuning: the code drops it, and nothing then keeps the posterior's variance from vanishing.
   ``beta=0`` does as the code does; by default it stays.
 - KL(P || Q) is summed over clusters and averaged over images; the code averages over both, which makes its weight
-  gamma / K. ``as_published`` has that weight.
+  .1 / K. ``as_published`` has that weight, the default that for ten clusters.
 - Evaluation mode whenever the whole set is assigned: the code leaves BatchNorm in training mode.
 - Decoder: transposed convolutions without the encoder's pooling indices, which some of the code's networks use: with
   them a reconstruction is not a function of z, and nothing could be sampled.
@@ -120,7 +120,7 @@ class DVC(ClusteringMethod):
     def __init__(
         self,
         n_clusters: int | str = 8,
-        clustering_weight: float = 0.1,
+        clustering_weight: float = 0.01,
         beta: float = 1.0,
         assignment: str = "graph",
         architecture: Architecture = Architecture(),  # noqa: B008 - frozen
