@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.cluster import kmeans_plusplus
 
 from benchmarks.speed.roofs import measure_roofs
 from benchmarks.speed.timing import Work, alternate, check_equal, machine, ratio, shown, table
 from medstrata.learning.comm import ALONE
-from medstrata.learning.kmeans import Settings, _lloyd
-from medstrata.learning.nearest import Blocks
+from medstrata.learning.kmeans import Settings, _lloyd, _start, centred
 
 SHAPES = ((100_000, 64, 10, 5), (100_000, 128, 100, 3), (500_000, 64, 100, 1), (50_000, 256, 1000, 1))
 MANY = 100  # clusters from which on a shape counts towards the target
@@ -57,11 +57,9 @@ def make_task(shape: tuple[int, int, int, int]) -> Task:
 
 def ours(vectors: NDArray[np.float32], centres: NDArray[np.float32], iterations: int) -> float:
     """As ``medstrata.learning.kmeans.kmeans`` does with one start."""
-    tensor = torch.from_numpy(vectors)
-    offset = tensor.mean(0)
+    about_mean = centred(torch.from_numpy(vectors))
     settings = Settings(len(centres), 1, iterations, ALONE)
-    centred = Blocks(tensor.__getitem__, len(tensor), offset)
-    return _lloyd(centred, torch.from_numpy(centres) - offset, settings).inertia
+    return _lloyd(about_mean, torch.from_numpy(centres) - about_mean.offset, settings).inertia
 
 
 def by_sklearn(vectors: NDArray[np.float32], centres: NDArray[np.float32], iterations: int) -> float:
@@ -114,6 +112,27 @@ def compare(task: Task, runs: dict[str, Run], rounds: int) -> dict[str, list[flo
     return seconds
 
 
+def report_starts(shapes: list[tuple[int, int, int, int]], rounds: int) -> str:
+    """Compare one draw of greedy k-means++ centres, as many candidates each; both draw at random, so not the same."""
+    rows = []
+    for shape in shapes:
+        task = make_task(shape)
+        n_clusters = len(task.centres)
+
+        def own(task: Task = task, n_clusters: int = n_clusters) -> None:
+            about_mean = centred(torch.from_numpy(task.vectors))
+            _start(about_mean, Settings(n_clusters, 1, 0, ALONE), torch.Generator().manual_seed(0))
+
+        def theirs(task: Task = task, n_clusters: int = n_clusters) -> None:
+            kmeans_plusplus(task.vectors, n_clusters, random_state=0)
+
+        seconds = alternate({"ours": own, "scikit-learn": theirs}, rounds)
+        found = ratio(seconds["scikit-learn"], seconds["ours"])
+        place = f"{shape[0]:,} x {shape[1]}, K = {shape[2]}"
+        rows.append([place, shown(median(seconds["ours"])), shown(median(seconds["scikit-learn"])), found])
+    return table(("k-means++ starts", "ours, CPU s", "scikit-learn, CPU s", "ratio"), rows)
+
+
 def report(shapes: list[tuple[int, int, int, int]], rounds: int, peak: float) -> str:
     """Compare on all ``shapes``; ``peak``: FLOP/s of a matrix product."""
     rows = []
@@ -147,7 +166,9 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     print(machine() + "\n")
     peak = measure_roofs().matmul
-    print(report([tuple(given.shape)] if given.shape else list(SHAPES), given.rounds, peak))
+    shapes = [tuple(given.shape)] if given.shape else list(SHAPES)
+    print(report(shapes, given.rounds, peak) + "\n")
+    print(report_starts(shapes, given.rounds))
 
 
 if __name__ == "__main__":

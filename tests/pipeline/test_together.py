@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -101,8 +103,33 @@ def test_killed_ranks_are_started_again_and_end_as_if_nothing_had_happened(tmp_p
             os.kill(ranks(process)[1 - killed], signal.SIGKILL)  # first rank 1, then the one that writes
             killed += 1
             time.sleep(1)
+    assert killed == 2
+    ended_as(process, out, expected)
+
+
+def ended_as(process: subprocess.Popen[str], out: Path, expected: tuple[bytes, bytes]) -> None:
     told = process.communicate(timeout=300)[1]
-    assert process.returncode == 0 and killed == 2, told
+    assert process.returncode == 0, told
     assert "did not join" not in told, "a start of its own is lost"
     assert ((out / "model.safetensors").read_bytes(), (out / "history.jsonl").read_bytes()) == expected
     assert not list(out.glob(".*.part"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ranks_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+    """Before the first checkpoint, while the clusters are read or while the model is written, too."""
+    out = decoded(tmp_path, "dcec")
+    started, whole = time.monotonic(), fit_by_two(out)
+    told = whole.communicate(timeout=300)[1]
+    assert whole.returncode == 0, told
+    seconds = time.monotonic() - started
+    expected = (out / "model.safetensors").read_bytes(), (out / "history.jsonl").read_bytes()
+    moments = random.Random(0)
+    for _ in range(20):
+        assert medstrata("decode", out, "--redo").code == 0
+        process = fit_by_two(out, restarts=1)
+        time.sleep(moments.uniform(0.1, 1.0) * seconds)
+        with contextlib.suppress(KeyError, ProcessLookupError):  # one that has not started, or has ended
+            os.kill(ranks(process)[moments.choice((0, 1))], signal.SIGKILL)
+        ended_as(process, out, expected)

@@ -61,15 +61,18 @@ def kmeans(
     Each run starts from greedy k-means++ centres and ends when no label changes or after ``iterations``. An array, such
     as a memory map, is never all in memory.
     """
+    about_mean = centred(vectors, comm)
+    method = _approximate if comm.count(about_mean) > MOST_EXACT else _exact
+    best = method(about_mean, Settings(n_clusters, restarts, iterations, comm), generator)
+    return KMeansResult(best.centres + about_mean.offset, best.labels, best.inertia)
+
+
+def centred(vectors: torch.Tensor | NDArray[np.floating[Any]], comm: Comm = ALONE) -> Blocks:
+    """Return ``vectors`` (n, Z) less their mean over all processes: |a|^2 - 2ab + |b|^2 loses digits elsewhere."""
     read = vectors.__getitem__ if isinstance(vectors, torch.Tensor) else partial(_read, vectors)
     stored = Blocks(read, len(vectors))
     sums = torch.stack([block.double().sum(0) for block in stored]).sum(0)
-    offset = (comm.total(sums) / comm.count(stored)).to(stored[:1])
-    # Centred, because |a|^2 - 2ab + |b|^2 loses digits far from the origin.
-    centred = Blocks(read, len(vectors), offset)
-    method = _approximate if comm.count(centred) > MOST_EXACT else _exact
-    best = method(centred, Settings(n_clusters, restarts, iterations, comm), generator)
-    return KMeansResult(best.centres + offset, best.labels, best.inertia)
+    return Blocks(read, len(vectors), (comm.total(sums) / comm.count(stored)).to(stored[:1]))
 
 
 def _read(array: NDArray[np.floating[Any]], rows: Any) -> torch.Tensor:
