@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from medstrata.learning.graph import connection, leiden, modularity, partitions, shared_neighbour_graph
+from medstrata.learning import graph
+from medstrata.learning.graph import connection, leiden, modularity, neighbours, partitions, shared_neighbour_graph
 
 
 def blobs(groups: int, each: int = 30, seed: int = 0) -> np.ndarray:
@@ -17,14 +18,23 @@ def blobs(groups: int, each: int = 30, seed: int = 0) -> np.ndarray:
 
 def test_weights_are_the_jaccard_index_of_neighbourhoods() -> None:
     x = blobs(2, 8)
-    graph = shared_neighbour_graph(x, 3).toarray()
+    weights = shared_neighbour_graph(x, 3).toarray()
     distances = ((x[:, None] - x[None]) ** 2).sum(2)
     hoods = [set(np.argsort(row, kind="stable")[:4].tolist()) for row in distances]
     for i in range(16):
         for j in range(16):
             joined = i != j and (j in hoods[i] or i in hoods[j])
             expected = len(hoods[i] & hoods[j]) / len(hoods[i] | hoods[j]) if joined else 0.0
-            assert graph[i, j] == pytest.approx(expected, abs=1e-6)
+            assert weights[i, j] == pytest.approx(expected, abs=1e-6)
+
+
+def test_approximate_neighbours_are_nearly_all_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32)
+    exact = neighbours(vectors, vectors, 20)
+    monkeypatch.setattr(graph, "EXACT", 1000)
+    found = neighbours(vectors, vectors, 20)
+    right = [len(set(one) & set(two)) / 20 for one, two in zip(exact.tolist(), found.tolist(), strict=True)]
+    assert np.mean(right) > 0.97 and not np.array_equal(exact, found), "it is the other way that was taken"
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 5, 9])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
@@ -14,21 +15,39 @@ from medstrata.errors import FitError, RunFolderError
 from medstrata.learning import fitting
 from medstrata.methods import METHODS
 from medstrata.methods.files import load
+from medstrata.methods.frozen import FrozenFeatures
 from medstrata.methods.method import ClusteringMethod
 from medstrata.methods.settings import make_method
 from planted import squares
 
-OF_IMAGES = [name for name in METHODS if name != "features"]  # that one takes vectors, see test_frozen
-TRAINED = [name for name in OF_IMAGES if name != "pca"]
+OF_IMAGES = [name if name != "features" else "module" for name in METHODS]  # of vectors: see test_frozen
+TRAINED = [name for name in OF_IMAGES if name not in ("pca", "module")]
 PAPERS = ["contrastive", "dcec", "deepmcat", "dvc"]
 SMALL = {"widths": [4, 8, 16], "embedding_size": 16}
 QUICK = {"warmup_epochs": 2, "warmup_steps": 0, "epochs": 2, "batch_size": 16}
 
 
+class Moments(torch.nn.Module):
+    """A network of images that is on disk already: the pixels, times their places along each axis."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        places = torch.meshgrid(*[torch.linspace(-1, 1, side) for side in x.shape[2:]], indexing="ij")
+        return torch.cat([x, *[x * place for place in places]], dim=1)
+
+
+MODULE = Moments()
+
+
 def method(name: str, **settings: Any) -> ClusteringMethod:
+    if name == "module":
+        return FrozenFeatures(**{"n_clusters": 3, "module": MODULE, **settings})
     quick: dict[str, Any] = {"n_clusters": 3}
     quick |= {"training": QUICK, "architecture": SMALL} if name in TRAINED else {}
     return make_method(name, {**quick, **settings})
+
+
+def loaded(name: str, folder: Path) -> ClusteringMethod:
+    return load(folder, module=MODULE) if name == "module" else load(folder)
 
 
 @pytest.fixture(params=OF_IMAGES)
@@ -72,9 +91,16 @@ def test_saved_and_loaded_gives_the_same_assignment(name: str, tmp_path: Path) -
     images, _ = squares(24)
     model = method(name).fit(images)
     model.save(tmp_path)
-    again = load(tmp_path)
+    again = loaded(name, tmp_path)
     assert np.array_equal(again.predict_proba(images), model.predict_proba(images))
     assert again.get_params() == model.get_params()
+
+
+def test_numbers_of_numpy_are_numbers(name: str, tmp_path: Path) -> None:
+    images, _ = squares(24)
+    model = method(name, n_clusters=np.int64(3), random_state=np.int64(1)).fit(images, checkpoint=tmp_path / "c")
+    model.save(tmp_path)
+    assert loaded(name, tmp_path).get_params()["n_clusters"] == 3
 
 
 def test_scikit_learn_contract(name: str) -> None:
@@ -143,7 +169,7 @@ def test_damaged_model_is_told(name: str, tmp_path: Path) -> None:
     method(name).fit(images).save(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(RunFolderError, match="cannot be loaded"):
-        load(tmp_path)
+        loaded(name, tmp_path)
 
 
 def test_unknown_method_and_setting_are_told() -> None:
@@ -180,7 +206,7 @@ def test_every_assignment_works_and_unknown_ones_are_told(name: str, tmp_path: P
     for assignment in method(name).ASSIGNMENTS:
         model = method(name, assignment=assignment).fit(images)
         model.save(tmp_path / assignment)
-        assert np.array_equal(load(tmp_path / assignment).predict_proba(images), model.predict_proba(images))
+        assert np.array_equal(loaded(name, tmp_path / assignment).predict_proba(images), model.predict_proba(images))
     with pytest.raises(FitError, match="must be one of"):
         method(name, assignment="guess").fit(images)
 
@@ -260,7 +286,7 @@ def test_documented_like_a_paper(name: str) -> None:
 def test_images_on_another_scale_and_broken_ones_are_told(name: str, tmp_path: Path) -> None:
     images, _ = squares(24)
     method(name).fit(images).save(tmp_path)
-    model = load(tmp_path)
+    model = loaded(name, tmp_path)
     with pytest.warns(UserWarning, match="Bring them to the same scale"):
         model.predict(images.astype(np.float32) / 255)
     broken = images[:2].astype(np.float32)
