@@ -98,7 +98,8 @@ def test_saved_and_loaded_gives_the_same_assignment(name: str, tmp_path: Path) -
 
 def test_numbers_of_numpy_are_numbers(name: str, tmp_path: Path) -> None:
     images, _ = squares(24)
-    model = method(name, n_clusters=np.int64(3), random_state=np.int64(1)).fit(images, checkpoint=tmp_path / "c")
+    given = method(name).set_params(n_clusters=np.int64(3), random_state=np.int64(1))
+    model = given.fit(images, checkpoint=tmp_path / "c")
     model.save(tmp_path)
     assert loaded(name, tmp_path).get_params()["n_clusters"] == 3
 

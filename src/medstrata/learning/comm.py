@@ -51,7 +51,7 @@ def generator(*seeds: int) -> torch.Generator:
     """Return a CPU generator that is a function of the seeds alone, so that nothing has to be stored."""
     mixed = 0x9E3779B97F4A7C15
     for seed in seeds:
-        mixed = (mixed ^ (seed + 0x9E3779B9)) * 0x2545F4914F6CDD1D % (1 << 63)
+        mixed = (mixed ^ (int(seed) + 0x9E3779B9)) * 0x2545F4914F6CDD1D % (1 << 63)
     return torch.Generator().manual_seed(mixed)
 
 
