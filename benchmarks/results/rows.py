@@ -28,6 +28,7 @@ from medstrata.methods import METHODS
 from medstrata.methods.frozen import FrozenFeatures
 from medstrata.methods.method import ClusteringMethod
 from medstrata.methods.settings import make_method
+from medstrata.pipeline.fitting import OF_VOLUMES
 
 Cell = dict[str, Any]
 PAPERS = ("dcec", "dvc", "contrastive", "deepmcat")
@@ -114,6 +115,7 @@ def method_for(images: Images, name: str, seed: int, kind: str = "") -> Clusteri
     settings: dict[str, Any] = {"n_clusters": images.n_classes, "random_state": seed}
     if name in BASELINES:
         return make_method("pca", settings | {"assignment": BASELINES[name]})
+    settings |= OF_VOLUMES.get(name, {}) if images.images.ndim == 5 else {}
     steps = BATCH_SIZES[images.images.ndim - 2]
     batch = next(size for most, size in steps if most is None or len(images.labels) < most)
     training: dict[str, Any] = {"batch_size": batch}

@@ -25,7 +25,8 @@ Deviations
   lungs are masked. By default we subtract the set's mean image and divide by the deviation that is left: the network
   need not learn what all images share, and a masked-out voxel (in activation maps) becomes the cohort's mean.
 - gamma is .01, the authors' .1: on digits and clothes clusters read off the graph then are better (accuracy .94 instead
-  of .90, .63 instead of .58), and ``own`` ones hardly change (.53 and .56, .50 and .50). ``as_published``: .1.
+  of .90, .63 instead of .58), and ``own`` ones hardly change (.53 and .56, .50 and .50). ``as_published``: .1, as
+  a run takes on volumes (``pipeline.fitting``).
 - Start: k-means on the directions from the mean embedding rather than on the embeddings, since the length of an
   embedding says how strongly an image deviates from the mean rather than how. ``as_published``: plain k-means.
 - A cluster that loses all its images gets a new prototype: the embedding farthest from every prototype. The authors'
