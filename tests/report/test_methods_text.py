@@ -121,7 +121,7 @@ def test_training_settings_and_epochs_are_those_of_the_files(tmp_path: Path) -> 
     assert f"batches of {usual.batch_size} images" in text
     assert "convolutional layers of 16, 32, 64 channels; embeddings had 32 values" in text
     assert "Epochs made: 5 of warm-up, 6 of clustering; the rule was not reached to stop when fewer than 0.1 %" in text
-    assert "clustering weight 0.1" in text and "Images were not changed at random." in text
+    assert "clustering weight 0.01" in text and "Images were not changed at random." in text
     history = (tmp_path / "out" / "history.jsonl").read_text()
     (tmp_path / "out" / "history.jsonl").write_text(history + '{"phase": "clustering", "epoch": 6, "stopped": "x"}\n')
     assert "7 of clustering; training was stopped when" in text_of(tmp_path / "out").paragraphs[1]
