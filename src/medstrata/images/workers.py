@@ -140,6 +140,8 @@ class Processes:
             self._pool = ProcessPoolExecutor(self.workers, mp_context=_context(), initializer=_end_with_parent)
             with suppress(*LOST, TimeoutError):  # whoever ends processes may end one that has just begun
                 self._pool.submit(int).result(START_SECONDS)
+                for _ in range(self.workers - 1):  # now: to start one while another dies disturbs the pool's books
+                    self._pool._spawn_process()
                 return self._pool.submit(function, *arguments)
             self.give_up()
         raise RunFolderError(
