@@ -141,7 +141,7 @@ class Processes:
             with suppress(*LOST, TimeoutError):  # whoever ends processes may end one that has just begun
                 self._pool.submit(int).result(START_SECONDS)
                 for _ in range(self.workers - 1):  # now: to start one while another dies disturbs the pool's books
-                    self._pool._spawn_process()
+                    self._pool._spawn_process()  # type: ignore[attr-defined]
                 return self._pool.submit(function, *arguments)
             self.give_up()
         raise RunFolderError(
