@@ -110,9 +110,8 @@ def write_archive(folder: Path, truth: Path, data_dir: Path, counts: Mapping[str
 
     ``counts`` : images of each kind, drawn without repetition; a kind that has fewer gives all it has. The truth has
     one row per file: ``file`` (relative to ``folder``), ``label`` (kind), ``falsified`` (the element that is wrong, or
-    nothing), ``body_part_missing`` (0 or 1) and ``number`` (which picture of its kind, in the
-    set's order). Returns the labels in the order of the sorted file names, as ``size_features`` has them. The same
-    arguments give the same bytes.
+    nothing), ``body_part_missing`` (0 or 1) and ``number`` (which picture of its kind, in the set's order). Returns the
+    labels in the order of the sorted file names, as ``size_features`` has them. The same arguments give the same bytes.
 
     Raises ValueError where ``truth`` lies in ``folder``, FileExistsError where ``folder`` has files already.
     """
