@@ -4,6 +4,7 @@ python -m benchmarks.results [--quick] [--data SET ...] [--rows ROW ...] [--seed
 
 A cell (set, row, seed) is a small JSON under ``benchmarks/results/cells``; one that is there is not done again, so that
 the table can be stopped and continued. ``--table`` writes the table from the cells that are there, and fits nothing.
+With ``--cells FOLDER`` the table is FOLDER/results.md, not the one of the documentation.
 """
 
 from __future__ import annotations
@@ -40,25 +41,29 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true", help="only write docs/results.md from the cells that are there")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--cells", type=Path, default=CELLS, help="folder of the cells")
+    parser.add_argument("--minutes", type=float, help="CPU minutes that a cell may take, instead of 10 (30: MNIST 60k)")
     given = parser.parse_args(arguments)
     if given.one:
         data, row, seed = given.one
-        _write(given.cells, fill(data, row, int(seed), limit(data)))
+        _write(given.cells, fill(data, row, int(seed), limit(data, given.minutes)))
         return
     if given.quick:
         given.data, given.rows, given.seeds = QUICK_SETS, QUICK_ROWS, [0]
-        given.cells = QUICK / "cells"
+        given.cells = QUICK
     if not given.table:
         jobs = [(data, row, seed) for seed in given.seeds for row in given.rows for data in given.data]
         wanted = [job for job in jobs if belongs(*job) and not path_of(given.cells, job).exists()]
         with ThreadPoolExecutor(given.workers) as pool:
-            list(pool.map(lambda job: _in_a_process(job, given.cells), wanted))
-    write_table(given.cells, document := QUICK / "results.md" if given.quick else DOCUMENT)
+            list(pool.map(lambda job: _in_a_process(job, given.cells, given.minutes), wanted))
+    document = DOCUMENT if given.cells == CELLS else given.cells / "results.md"
+    write_table(given.cells, document)
     print(document)
 
 
-def limit(data: str) -> int:
-    """CPU seconds that a cell of this set may take."""
+def limit(data: str, minutes: float | None = None) -> int:
+    """CPU seconds that a cell of this set may take: ``minutes``, or the usual ones."""
+    if minutes is not None:
+        return int(60 * minutes)
     return LIMIT_LARGE if data == "mnist-60k" else LIMIT
 
 
@@ -68,10 +73,12 @@ def path_of(cells: Path, job: Job) -> Path:
     return cells / data / f"{row}-{seed}.json"
 
 
-def _in_a_process(job: Job, cells: Path) -> None:
+def _in_a_process(job: Job, cells: Path, minutes: float | None) -> None:
     data, row, seed = job
     command = [sys.executable, "-m", "benchmarks.results", "--one", data, row, str(seed), "--cells", str(cells)]
-    limited = f'ulimit -S -t {limit(data) + 60}; exec "$@"'
+    if minutes is not None:
+        command += ["--minutes", str(minutes)]
+    limited = f'ulimit -S -t {limit(data, minutes) + 60}; exec "$@"'
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     ended = subprocess.run(
         ["/bin/sh", "-c", limited, "sh", *command], env=environment, capture_output=True, text=True, check=False

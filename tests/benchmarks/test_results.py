@@ -155,17 +155,25 @@ def test_rows_that_do_not_belong_are_left_out() -> None:
     assert belongs("archive", "sizes-kmeans", 0) and not belongs("busi", "sizes-kmeans", 0)
     assert belongs("pneumonia-blurred", "sharpness-kmeans", 0) and not belongs("busi", "sharpness-kmeans", 0)
     assert len(set(ROWS)) == len(ROWS) and results.limit("mnist-60k") == 3 * results.limit("busi")
+    assert results.limit("mnist-60k", minutes=1.5) == 90
 
 
 def test_cells_that_are_there_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str, int]] = []
-    monkeypatch.setattr(results, "_in_a_process", lambda job, cells: asked.append(job))
-    monkeypatch.setattr(results, "DOCUMENT", tmp_path / "results.md")
+    asked: list[tuple[tuple[str, str, int], float | None]] = []
+    monkeypatch.setattr(results, "_in_a_process", lambda job, cells, minutes: asked.append((job, minutes)))
+    monkeypatch.setattr(results, "DOCUMENT", tmp_path / "of all.md")
     file = results.path_of(tmp_path / "cells", ("busi", "dvc", 0))
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(cell("dvc", 0, 0.5)))
-    results.main(["--data", "busi", "--rows", "dvc", "--seeds", "0", "1", "--cells", str(tmp_path / "cells")])
-    assert asked == [("busi", "dvc", 1)] and "DVC, own" in (tmp_path / "results.md").read_text()
+    wanted = ["--data", "busi", "--rows", "dvc", "--seeds", "0", "1", "--cells", str(tmp_path / "cells")]
+    results.main(wanted)
+    assert "DVC, own" in (tmp_path / "cells" / "results.md").read_text()
+    assert not results.DOCUMENT.exists(), "the documentation tells of its own cells only"
+    results.main([*wanted, "--minutes", "40"])
+    assert asked == [(("busi", "dvc", 1), None), (("busi", "dvc", 1), 40.0)]
+    monkeypatch.setattr(results, "CELLS", tmp_path / "cells")
+    results.main([*wanted, "--table"])
+    assert "DVC, own" in results.DOCUMENT.read_text()
 
 
 def test_blurring_matches_sharpness() -> None:
