@@ -3,7 +3,9 @@
 python -m benchmarks.speed.fit [--cells benchmarks/results/cells]
 
 Nothing is fitted here: ``python -m benchmarks.results --data mnist-10k`` fills the cells, each in a process of its own
-on one thread. Cells of one seed need not have been filled in one alternated run.
+on one thread. Those of the documentation were filled on several machines; to compare on one, in turn:
+
+python -m benchmarks.results --data mnist-10k --rows dcec peer-DEC --workers 1 --minutes 40 --cells build/fit
 """
 
 from __future__ import annotations
