@@ -381,7 +381,6 @@ import json, sys
 from pathlib import Path
 import ray
 import shard_functions as functions
-import torch
 from medstrata.images.manifest import Manifest, Sharding
 from medstrata.images.ray_workers import OnRay
 from medstrata.images.shards import Work, run_shards

@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cells", type=Path, default=CELLS, help="folder of the cells")
     parser.add_argument("--minutes", type=float, help="CPU minutes that a cell may take, instead of 10 (30: MNIST 60k)")
     given = parser.parse_args(arguments)
+    if given.minutes is not None and given.cells == CELLS:
+        parser.error("--minutes goes with --cells FOLDER: the cells of the documentation have one limit")
     if given.one:
         data, row, seed = given.one
         _write(given.cells, fill(data, row, int(seed), limit(data, given.minutes)))

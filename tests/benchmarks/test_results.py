@@ -174,6 +174,9 @@ def test_cells_that_are_there_are_not_done_again(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(results, "CELLS", tmp_path / "cells")
     results.main([*wanted, "--table"])
     assert "DVC, own" in results.DOCUMENT.read_text()
+    with pytest.raises(SystemExit):
+        results.main([*wanted, "--minutes", "40"])
+    assert len(asked) == 2, "the cells of the documentation have one limit"
 
 
 def test_blurring_matches_sharpness() -> None:

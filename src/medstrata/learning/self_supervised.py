@@ -30,7 +30,8 @@ HEADS = 8
 STEPS = (200, 1000)  # fewest and most
 PASSES = 100  # over the vectors, within these bounds
 BATCH = 512
-NEIGHBOURS = 50  # fewer in small sets, whose clusters hold fewer
+NEIGHBOURS = 50
+ONE_IN = 20  # vectors of a small set is a neighbour, since its clusters hold fewer than 50
 TEACHER = 0.99  # what the teacher keeps of itself at each step
 PRIOR = 0.9  # what the clusters' mean probabilities keep of themselves
 
@@ -54,7 +55,7 @@ def agreement(taught: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
 
 def learn_self_supervised(heads: list[nn.Module], directions: torch.Tensor, seed: int) -> tuple[nn.Module, list[float]]:
     """Learn ``heads`` on ``directions`` (N, Z); return the best and all final losses."""
-    vectors, count = directions.cpu().numpy(), min(NEIGHBOURS, max(3, len(directions) // 20))
+    vectors, count = directions.cpu().numpy(), min(NEIGHBOURS, max(3, len(directions) // ONE_IN))
     near = torch.from_numpy(neighbours(vectors, vectors, count + 1))[:, 1:]
     chance = generator(seed, -10)
     learners = [_Learner(head) for head in heads]
