@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from medstrata.errors import FitError
 from medstrata.learning import batches
-from medstrata.learning.batches import as_images, blocks, measure
+from medstrata.learning.batches import Images, as_images, blocks, in_blocks, measure
+from medstrata.run import no_progress
 
 CPU = torch.device("cpu")
 
@@ -26,6 +28,21 @@ def test_blocks_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "BLOCK_BYTES", 4 * 16 * 3)
     found = np.concatenate([np.arange(part.start, part.stop) for part in blocks(np.zeros((10, 1, 4, 4)))])
     assert found.tolist() == list(range(10))
+
+
+def test_embeddings_of_blocks_are_not_kept_one_by_one() -> None:
+    """Each would pin the larger tensors that were freed around it: 1.5 GB more on 50,000 images of 64 x 64."""
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def embed(some: Images) -> torch.Tensor:
+        assert sum(one() is not None for one in alive) <= 1
+        z = torch.from_numpy(some.reshape(len(some), -1) * 2.0)
+        alive.append(weakref.ref(z))
+        return z
+
+    images = np.arange(10.0).reshape(10, 1, 1, 1)
+    assert in_blocks(images, 3, embed, no_progress).tolist() == [[2.0 * i] for i in range(10)]
+    assert len(alive) == 4
 
 
 def test_centred_gives_mean_0_and_deviation_1(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,11 +52,15 @@ def blocks(images: Images, size: int | None = None) -> Iterator[slice]:
 
 def in_blocks(images: Images, size: int, embed: Callable[[Images], torch.Tensor], progress: Progress) -> torch.Tensor:
     """Return what ``embed`` makes of all images, ``size`` of them at once."""
-    parts = []
+    whole = torch.empty(0)
     for part in blocks(images, size):
-        parts.append(embed(images[part]))
+        some = embed(images[part])
+        if not part.start:
+            # One allocation for all: small tensors kept in between would pin the large ones freed around them.
+            whole = some.new_empty(len(images), *some.shape[1:])
+        whole[part] = some
         progress("embedding", part.stop, len(images))
-    return torch.cat(parts)
+    return whole
 
 
 def check_finite(block: NDArray[Any], first: int = 0) -> None:
