@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,14 +21,30 @@ import pytest
 from PIL import Image
 from pydicom.uid import SecondaryCaptureImageStorage, UltrasoundImageStorage
 
+import medstrata as medstrata_package
 from command_line import Answer, images, medstrata, write_array
 from dicom_factory import dataset, save, straight, write_series
+
+LEAVE_OUT = ("FileProblem", "SkippedFile", "_Skip", "problem_entry", "LeftOut")  # what is called with a code
+STAGES = {"scan", "plan", "decode"}
 
 pytestmark = pytest.mark.usefixtures("quick_fits")
 
 
 def run(source: Path, out: Path, *options: object) -> Answer:
     return medstrata("run", source, out, *options)
+
+
+def test_every_reason_to_leave_an_image_out_is_documented() -> None:
+    root = Path(medstrata_package.__file__).parent
+    codes = set()
+    for file in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in LEAVE_OUT:
+                texts = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+                codes |= {text for text in texts if re.fullmatch("[a-z]+(_[a-z]+)*", text)}
+    documented = set(re.findall(r"`([a-z_]+)`", Path("docs/input.md").read_text(encoding="utf-8")))
+    assert len(codes) > 35 and codes - STAGES <= documented
 
 
 def pngs(folder: Path, count: int = 6) -> Path:

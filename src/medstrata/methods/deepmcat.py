@@ -22,12 +22,12 @@ Encoder h = e(x), a residual network; projection v = p(h) / |p(h)|. Heads 1 .. H
 5. Prototypes a and b are merged, the closest pair first, until K are left; S is the set of the images nearest to one:
        s(a, b) = (weight of the edges of the neighbour graph of z between S_a and S_b) / (|S_a| |S_b|)             (2)
    The assignment of an image to a cluster is the sum of r over the cluster's prototypes (``assignment="own"``).
-   Merging along the graph keeps purity: two kinds that lie close but do not touch are not joined. (On digits .90
-   right, against .80 when the pair is merged that shares most of r.)
+   Merging along the graph keeps purity: two kinds that lie close but do not touch are not joined. (A trial
+   by an earlier version: on digits .90 right, against .80 when the pair is merged that shares most of r.)
 
 Deviations
 ----------
-- From DeepCluster-v2: the warm-up (without it, on 10,000 digits: .89 instead of .92 by the graph of the embeddings);
+- From DeepCluster-v2: the warm-up (in a trial by an earlier version, 10,000 digits: .92 by the graph, without it .89);
   pseudo-labels drawn uniformly, as in the first DeepCluster, for imbalanced sets; images that were not drawn keep their
   place in the bank and come first the next time; prototypes are not trained between two k-means.
 - Whitening (shrunk by Ledoit and Wolf, for small sets): few directions carry most of the variance of h and say little.
