@@ -23,7 +23,8 @@ from medstrata.learning.resnet import ResNet
 from medstrata.learning.train import batches
 from medstrata.methods.deepmcat import DeepMCAT
 
-STEPS, BATCH = 600, 128
+STEPS = 600
+BATCH = {2: 128, 3: 16}  # images by their dimensions: volumes of 32^3 in batches of 128 would take half an hour
 
 Scores = dict[str, dict[str, float]]
 
@@ -50,7 +51,7 @@ def scores(images: Images, seed: int) -> Scores:
     labels, step = torch.from_numpy(training.labels), 0
     while step < STEPS:
         order = torch.randperm(len(labels), generator=generator(seed, step))
-        for index in batches(order, BATCH):
+        for index in batches(order, BATCH[images.images.ndim - 2]):
             x = preprocessing(training.images[index.numpy()], torch.device("cpu"))
             x = augment(x, AUGMENTATIONS[images.augmentation], generator(seed, step, 1))
             loss = nn.functional.cross_entropy(network(x), labels[index])
