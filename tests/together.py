@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from benchmarks.results.balanced import equal_shares
 from medstrata.errors import FitError
 from medstrata.learning import comm as comm_module
 from medstrata.learning import kmeans as kmeans_module
@@ -154,6 +155,7 @@ def clusters(comm: Comm) -> Found:
     for count in (5, 55):
         prototypes, labels = spherical_kmeans(normalize(some - 104), count, generator(3), 2, comm)
         found |= {f"prototypes {count}": prototypes, f"labels {count}": comm.gather(labels)}
+        found[f"shares {count}"] = comm.gather(equal_shares(normalize(some - 104) @ prototypes.T, comm=comm))
     return found
 
 

@@ -16,6 +16,7 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.results import generative, supervised
+from benchmarks.results.balanced import BalancedDeepMCAT
 from benchmarks.results.label_free import label_free
 from benchmarks.results.peers import PEERS, peer_labels
 from benchmarks.results.sets import DEVELOPED_ON, Images, data_folder, load
@@ -45,6 +46,7 @@ ROWS = (
     "auto",
     "run",
     *(f"{name}-no-objective" for name in PAPERS),
+    "deepmcat-balanced",
     *(f"{name}-as-published" for name in PUBLISHED),
     *(f"{name}-split" for name in (*BASELINES, *PAPERS, "auto")),
     "supervised-split",
@@ -60,6 +62,8 @@ def belongs(data: str, row: str, seed: int) -> bool:
     once = row.endswith(("-as-published", "-split")) or row in ("peer-IDEC", "peer-VaDE")  # these two: over their limit
     if row.endswith("-no-objective") or row == "frozen":
         once = data not in DEVELOPED_ON or data == "mnist-60k"
+    if row == "deepmcat-balanced":
+        return seed == 0 and data in ("mnist-10k", "fashion", "mednist", "mednist-imbalanced")
     if once and (seed > 0 or data == "mnist-60k"):
         return False
     if row.startswith("peer-UMAP"):
@@ -108,7 +112,7 @@ def fill(data: str, row: str, seed: int, limit_seconds: int) -> Cell:
 
 
 def method_for(images: Images, name: str, seed: int, kind: str = "") -> ClusteringMethod:
-    """Construct a method as the plan would for these images; ``kind``: "", "no-objective" or "as-published"."""
+    """Construct a method as the plan would for these images; ``kind``: "" or what a row's name ends in."""
     if kind == "as-published":
         module, cls = METHODS[name].split(":")
         published: ClusteringMethod = getattr(import_module(module), cls).as_published(images.n_classes, seed)
@@ -130,7 +134,8 @@ def method_for(images: Images, name: str, seed: int, kind: str = "") -> Clusteri
         usual = make_method(name, {"training": training}).training
         training |= {"warmup_epochs": usual.warmup_length(len(images.labels)) + usual.epochs, "warmup_steps": 0}
         training["epochs"] = 0
-    return make_method(name, settings | {"training": training})
+    model = make_method(name, settings | {"training": training})
+    return BalancedDeepMCAT(**model.get_params(deep=False)) if kind == "balanced" else model
 
 
 def _by(values: NDArray[Any] | None, n_clusters: int, seed: int) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ OUTSIDE_HEADS = ("accuracy, Hungarian", "NMI", "ARI", "purity", "accuracy, named
 NAMES = {
     "auto": "**auto**: two runs of DeepMCAT",
     "deepmcat": "DeepMCAT",
+    "deepmcat-balanced": "DeepMCAT, equal shares",
     "contrastive": "Contrastive autoencoder",
     "dcec": "DCEC",
     "dvc": "DVC",

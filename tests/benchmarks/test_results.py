@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.results import __main__ as results
 from benchmarks.results import rows
+from benchmarks.results.balanced import equal_shares
 from benchmarks.results.generative import _flat, _spread, to_nearest
 from benchmarks.results.rows import ROWS, _named, belongs, method_for
 from benchmarks.results.sets import SETS, Images, _groups, _smaller
@@ -145,6 +147,19 @@ def test_document_is_kept_around_the_tables(tmp_path: Path) -> None:
         text = document.read_text()
         assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
         assert text.count("DVC, own") == 1
+
+
+def test_shares_are_equal_and_rows_sum_to_one() -> None:
+    """Beside the formulation of SwAV, which rewrites the matrix. Two processes: tests/learning/test_comm.py."""
+    similarity = torch.rand(40, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    q = (similarity.double() / 0.3).exp().T
+    for _ in range(3):
+        q /= q.sum(1, keepdim=True) * 5
+        q /= q.sum(0, keepdim=True) * 40
+    assert torch.allclose(equal_shares(similarity, 0.3), 40 * q.T)
+    many = equal_shares(similarity, 0.3, 200)
+    assert torch.allclose(many.sum(1), torch.ones(40).double())
+    assert torch.allclose(many.sum(0), torch.full((5,), 8.0).double())
 
 
 def test_rows_that_do_not_belong_are_left_out() -> None:
