@@ -31,7 +31,7 @@ def test_blocks_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_embeddings_of_blocks_are_not_kept_one_by_one() -> None:
-    """Each would pin the larger tensors that were freed around it: 1.5 GB more on 50,000 images of 64 x 64."""
+    """Each would pin the larger tensors that were freed around it: 1.8 GB more on 50,000 images of 64 x 64."""
     alive: list[weakref.ref[torch.Tensor]] = []
 
     def embed(some: Images) -> torch.Tensor:

@@ -51,7 +51,7 @@ def blocks(images: Images, size: int | None = None) -> Iterator[slice]:
 
 
 def in_blocks(images: Images, size: int, embed: Callable[[Images], torch.Tensor], progress: Progress) -> torch.Tensor:
-    """Return what ``embed`` makes of all images, ``size`` of them at once."""
+    """Return what ``embed``, (n, C, ...) -> (n, Z), makes of all images: (N, Z), ``size`` images at once."""
     whole = torch.empty(0)
     for part in blocks(images, size):
         some = embed(images[part])
