@@ -313,7 +313,10 @@ def test_a_study_with_localizer_and_two_reconstructions(tmp_path: Path) -> None:
     ("settings", "said"),
     [
         ({"training": None}, "must be of type Training"),
-        ({"training": {"epochs": "many"}}, "'epochs' is 'many'"),
+        ({"training": {"epochs": "many"}}, "epochs is 'many'"),
+        ({"training": {"learning_rate": -1}}, "learning_rate is -1"),
+        ({"architecture": {"widths": []}}, "widths is ()"),
+        ({"training": {"augmentation": "skin"}}, "DCEC does not use augmentation"),
         ({"clustering_weight": "high"}, "'clustering_weight' is 'high'"),
         ({"training": {"preprocessing": "publishd"}}, "centred, scaled, published"),
         ({"gamma": 1}, "does not take these settings"),

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 import medstrata
+from medstrata.methods import METHODS
+from medstrata.methods.method import ClusteringMethod
+from medstrata.methods.settings import make_method
 
 PACKAGE = Path(medstrata.__file__).parent
 # A room may import itself and every room before it.
@@ -102,6 +105,12 @@ def test_files_functions_and_parameters_stay_small(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef) and room(name_of(path)) != "commands":
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is long"
+
+
+def test_methods_are_one_level_below_a_short_base() -> None:
+    assert len((PACKAGE / "methods" / "method.py").read_text(encoding="utf-8").splitlines()) < 200
+    for name in METHODS:
+        assert type(make_method(name, {})).__bases__ == (ClusteringMethod,)
 
 
 def test_import_loads_nothing_heavy() -> None:

@@ -52,14 +52,18 @@ def main(arguments: list[str] | None = None) -> None:
     if given.quick:
         given.data, given.rows, given.seeds = QUICK_SETS, QUICK_ROWS, [0]
         given.cells = QUICK
+    failed: list[Job] = []
     if not given.table:
         jobs = [(data, row, seed) for seed in given.seeds for row in given.rows for data in given.data]
         wanted = [job for job in jobs if belongs(*job) and not path_of(given.cells, job).exists()]
         with ThreadPoolExecutor(given.workers) as pool:
-            list(pool.map(lambda job: _in_a_process(job, given.cells, given.minutes), wanted))
+            ended = list(pool.map(lambda job: _in_a_process(job, given.cells, given.minutes), wanted))
+        failed = [job for job, done in zip(wanted, ended, strict=True) if not done]
     document = DOCUMENT if given.cells == CELLS else given.cells / "results.md"
     write_table(given.cells, document)
     print(document)
+    if failed:
+        parser.exit(1, f"{len(failed)} of {len(wanted)} cells failed, and are not in the table. Why stands above.\n")
 
 
 def limit(data: str, minutes: float | None = None) -> int:
@@ -75,7 +79,8 @@ def path_of(cells: Path, job: Job) -> Path:
     return cells / data / f"{row}-{seed}.json"
 
 
-def _in_a_process(job: Job, cells: Path, minutes: float | None) -> None:
+def _in_a_process(job: Job, cells: Path, minutes: float | None) -> bool:
+    """Fill one cell; return whether it is there now, be it as *not finished*."""
     data, row, seed = job
     command = [sys.executable, "-m", "benchmarks.results", "--one", data, row, str(seed), "--cells", str(cells)]
     if minutes is not None:
@@ -89,7 +94,9 @@ def _in_a_process(job: Job, cells: Path, minutes: float | None) -> None:
         _write(cells, {"data": data, "row": row, "seed": seed, "finished": False, "scores": {}})
     elif ended.returncode:
         print(ended.stderr, file=sys.stderr)
-    print(f"{data} {row} {seed}: {'failed' if ended.returncode else 'done'}", flush=True)
+    there = path_of(cells, job).exists()
+    print(f"{data} {row} {seed}: {'done' if there else 'failed'}", flush=True)
+    return there
 
 
 def _write(cells: Path, cell: dict[str, object]) -> None:

@@ -23,13 +23,12 @@ from benchmarks.results.sets import DEVELOPED_ON, Images, data_folder, load
 from benchmarks.results.sharpness import sharpness
 from benchmarks.results.whole_run import whole_run
 from medstrata.evidence.metrics import contingency, score
-from medstrata.images.planning import BATCH_SIZES
+from medstrata.images.planning import BATCH_SIZES, OF_VOLUMES, choose_method
 from medstrata.learning.reading import read_clusters
 from medstrata.methods import METHODS
 from medstrata.methods.frozen import FrozenFeatures
 from medstrata.methods.method import ClusteringMethod
 from medstrata.methods.settings import make_method
-from medstrata.pipeline.fitting import OF_VOLUMES
 
 Cell = dict[str, Any]
 PAPERS = ("dcec", "dvc", "contrastive", "deepmcat")
@@ -113,6 +112,9 @@ def fill(data: str, row: str, seed: int, limit_seconds: int) -> Cell:
 
 def method_for(images: Images, name: str, seed: int, kind: str = "") -> ClusteringMethod:
     """Construct a method as the plan would for these images; ``kind``: "" or what a row's name ends in."""
+    dimensions = images.images.ndim - 2
+    if name == "auto":
+        name = choose_method(len(images.labels), dimensions)[0]
     if kind == "as-published":
         module, cls = METHODS[name].split(":")
         published: ClusteringMethod = getattr(import_module(module), cls).as_published(images.n_classes, seed)
@@ -122,8 +124,8 @@ def method_for(images: Images, name: str, seed: int, kind: str = "") -> Clusteri
     settings: dict[str, Any] = {"n_clusters": images.n_classes, "random_state": seed}
     if name in BASELINES:
         return make_method("pca", settings | {"assignment": BASELINES[name]})
-    settings |= OF_VOLUMES.get(name, {}) if images.images.ndim == 5 else {}
-    steps = BATCH_SIZES[images.images.ndim - 2]
+    settings |= OF_VOLUMES.get(name, {}) if dimensions == 3 else {}
+    steps = BATCH_SIZES[dimensions]
     batch = next(size for most, size in steps if most is None or len(images.labels) < most)
     training: dict[str, Any] = {"batch_size": batch}
     if make_method(name, {}).training.augmentation != "none":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,21 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.results import __main__ as results
-from benchmarks.results import rows
+from benchmarks.results import rows, supervised
 from benchmarks.results.balanced import equal_shares
-from benchmarks.results.generative import _flat, _spread, to_nearest
+from benchmarks.results.generative import GENERATIVE, _flat, _spread, to_nearest
 from benchmarks.results.rows import ROWS, _named, belongs, method_for
 from benchmarks.results.sets import SETS, Images, _groups, _smaller
 from benchmarks.results.sharpness import matched, sharpness
 from benchmarks.results.table import BEGIN, END, mean_and_spread, render, write_table
+from medstrata.evidence.metrics import score
+from medstrata.learning.nets import Architecture
+from medstrata.methods.dcec import DCEC
+from medstrata.methods.frozen import FrozenFeatures
+from medstrata.methods.fusion import Fusion
+from medstrata.methods.method import ClusteringMethod
+from medstrata.methods.settings import make_method
+from planted import squares
 
 
 def images(count: int = 40) -> Images:
@@ -60,6 +69,95 @@ def test_methods_are_made_as_the_plan_makes_them() -> None:
     assert off.training.epochs == 0 and off.training.warmup_length(40) == usual.warmup_length(40) + usual.epochs
     assert method_for(images(), "contrastive", 0, "as-published").training.augmentation == "radiograph"
     assert method_for(images(), "dvc", 0, "as-published").training.epochs == 20
+
+
+class Made:
+    """Stands for ``method_for``: the same methods, small and quick; keeps the last one."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+
+    def __call__(self, images: Images, name: str, seed: int, kind: str = "") -> ClusteringMethod:
+        self.model = method_for(images, name, seed, kind)
+        training = replace(self.model.training, warmup_epochs=1, warmup_steps=0, epochs=1)
+        return self.model.set_params(training=training, architecture=Architecture((4, 8, 16), 16))
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Made:
+    quick = Made()
+    monkeypatch.setattr(rows, "method_for", quick)
+    return quick
+
+
+def planted() -> Images:
+    pixels, labels = squares(48)
+    return Images(pixels, labels, np.arange(48), "radiograph")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # so short a fit makes poor samples
+@pytest.mark.parametrize("name", ["dvc", "contrastive", "deepmcat"])
+def test_one_fit_is_scored_by_every_reading_and_left_as_it_was(name: str, made: Made) -> None:
+    whole = planted()
+    found = rows._trained(whole, name, "", 0)
+    model = made.model
+    assert np.array_equal(model.predict(whole.images), model.labels_) and model.assignment == "graph"
+    own = Made()(whole, name, 0).set_params(assignment="own").fit(whole.images)
+    expected = {"graph": model.labels_, "own": own.labels_}
+    for how, labels in expected.items():
+        assert found["scores"][how] == dict(score(whole.labels, labels)), how
+    assert found["scores"]["3K"]["n_clusters"] > 3 and found["scores"]["kmeans"]["n_clusters"] == 3
+    assert found["finished"] and found["epochs"] == len(model.history_)
+    if name in GENERATIVE:
+        measured = found["generative"]
+        assert set(measured) == {
+            "drawn in their cluster",
+            "samples in their cluster",
+            "diversity",
+            "nearest",
+            "reconstruction",
+            "reconstruction of PCA",
+            "trustworthiness",
+            "trustworthiness before",
+        }
+        assert 0 <= measured["drawn in their cluster"] <= measured["samples in their cluster"] <= 1
+        assert measured["nearest"] > 0 and measured["reconstruction"] > 0
+
+
+def test_baselines_and_frozen_features_are_scored_by_their_own_labels(made: Made) -> None:
+    whole = planted()
+    for how in ("kmeans", "graph"):
+        model = make_method("pca", {"n_clusters": 3, "assignment": how}).fit(whole.images)
+        found = rows._baseline(whole, how, 0)["scores"]
+        assert found["graph" if how == "graph" else "own"] == dict(score(whole.labels, model.labels_))
+    found = rows._frozen(whole, 0)["scores"]
+    vectors = made.model.transform(whole.images)
+    assert set(found) == {"kmeans", "graph", "self-supervised"}
+    assert found["graph"] == dict(score(whole.labels, FrozenFeatures(3).fit(vectors).labels_))
+
+
+def test_a_teacher_learns_on_the_training_part_and_a_probe_on_its_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised, "STEPS", 20)
+    whole = planted()
+    assert supervised.scores(whole, 0)["named"]["accuracy"] == 1.0
+    training, rest = whole.split(0)
+    assert supervised.probe(lambda x: x.reshape(len(x), -1), training, rest)["accuracy"] == 1.0
+    wrong = replace(rest, labels=(rest.labels + 1) % 3)
+    assert supervised.probe(lambda x: x.reshape(len(x), -1), training, wrong)["accuracy"] == 0.0
+
+
+def test_auto_is_what_a_run_takes() -> None:
+    volumes = Images(np.zeros((300, 1, 8, 8, 8), np.uint8), np.arange(300) % 2, np.arange(300), "ct")
+    assert method_for(volumes, "auto", 0).get_params()["clustering_weight"] == 0.1, "DCEC, as the paper weighs it"
+    assert type(method_for(images(300), "auto", 0)) is Fusion and type(method_for(images(40), "auto", 0)) is DCEC
+
+
+def test_cells_that_fail_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_in_a_process", lambda job, cells, minutes: job[2] == 0)
+    wanted = ["--data", "busi", "--rows", "dvc", "--seeds", "0", "1", "--cells", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        results.main(wanted)
+    assert ended.value.code == 1 and (tmp_path / "results.md").exists()
 
 
 def test_naming_by_the_training_part() -> None:
@@ -175,7 +273,7 @@ def test_rows_that_do_not_belong_are_left_out() -> None:
 
 def test_cells_that_are_there_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[tuple[str, str, int], float | None]] = []
-    monkeypatch.setattr(results, "_in_a_process", lambda job, cells, minutes: asked.append((job, minutes)))
+    monkeypatch.setattr(results, "_in_a_process", lambda job, cells, minutes: not asked.append((job, minutes)))
     monkeypatch.setattr(results, "DOCUMENT", tmp_path / "of all.md")
     file = results.path_of(tmp_path / "cells", ("busi", "dvc", 0))
     file.parent.mkdir(parents=True)

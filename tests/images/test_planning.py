@@ -50,6 +50,18 @@ def test_chest_volumes_are_one_kind_in_three_dimensions(catalog_of: CatalogOf) -
     assert plan.intensity == {"CT chest": {"rule": "window", "low": -1000.0, "high": 400.0, "units": "HU"}}
     assert (plan.channels, plan.stored_as, plan.maps_per_cluster, plan.method) == (1, "uint16", 40, "dcec")
     assert plan.reasons["images"] == "40 of 41 images take part; left out: 1 not a volume."
+    assert plan.settings == {"clustering_weight": 0.1} and plan.reasons["settings"].startswith("The paper's weight")
+    assert plan.reasons["augmentation"] == "The method dcec learns from the images as they are: this is for the others."
+    other = make_plan(catalog, PlanOptions(method="contrastive"))
+    assert other.settings == {} and other.reasons["augmentation"].startswith("CT: ")
+
+
+def test_auto_is_the_method_that_suits_the_images(catalog_of: CatalogOf) -> None:
+    volumes, few, many = [CHEST] * 300, [XRAY] * 199, [XRAY] * 200
+    for images, method in ((volumes, "dcec"), (few, "dcec"), (many, "auto")):
+        catalog = catalog_of(images)
+        plan, asked = make_plan(catalog), make_plan(catalog, PlanOptions(method="auto"))
+        assert plan.method == asked.method == method and plan.reasons == asked.reasons
 
 
 def test_a_mixed_archive_is_sorted_into_categories(catalog_of: CatalogOf) -> None:

@@ -46,5 +46,5 @@ def test_cosine_schedule_rises_and_falls_to_zero() -> None:
 def test_impossible_settings_are_told() -> None:
     with pytest.raises(FitError, match="schedule"):
         Training(schedule="linear")
-    with pytest.raises(FitError, match="batch_size"):
+    with pytest.raises(FitError, match="batch_size is 1, but must be a whole number of at least 2"):
         Training(batch_size=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from medstrata.learning.fitting import Batch
 from medstrata.learning.kmeans import elbow
 from medstrata.learning.nets import Architecture
 from medstrata.learning.train import Training
+from medstrata.methods import contrastive as contrastive_module
 from medstrata.methods.contrastive import ContrastiveAutoencoder, Objective, contrastive_loss
 from planted import squares
 
@@ -134,6 +136,35 @@ def test_samples_that_the_model_puts_elsewhere_are_told() -> None:
     model.network_.gaussians.factors[1] = 0
     with pytest.warns(UserWarning, match="only 0 of 5 samples of cluster 1"):
         assert model.sample(5, 1).shape == (5, 1, 16, 16)
+
+
+def test_own_clusters_are_as_many_as_the_elbow_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, _ = squares(24)
+    monkeypatch.setattr(contrastive_module, "elbow", lambda *_: 5)
+    short = Training(1, 0, 1, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # after so short a training clusters may be empty
+        assert quick(n_clusters="auto", assignment="own", training=short).fit(images).n_clusters_ == 5
+
+
+def test_training_stops_when_the_labels_have_settled() -> None:
+    images, _ = squares(24)
+    for tolerance, epochs in ((0.0, 6), (1.01, 1)):  # of a share of at most 1, any change is below 1.01
+        training = Training(2, 0, 6, 16, tolerance=tolerance, target_interval=2)
+        history = quick(assignment="own", training=training).fit(images).history_
+        clustering = [record for record in history if record["phase"] == "clustering"]
+        assert len(clustering) == epochs
+        assert (clustering[-1].get("stopped") == "labels settled") == (tolerance > 0)
+        assert history[-1]["phase"] == "decoding", "the phase after it is not left out"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_images_that_are_not_finite_are_not_rebuilt(value: float) -> None:
+    images = squares(24)[0].astype(np.float32)
+    model = quick(training=Training(1, 0, 1, 16)).fit(images)
+    images[5, 0, 3, 3] = value
+    with pytest.raises(FitError, match="Image 5 holds NaN or infinite"):
+        model.reconstruct(images)
 
 
 def test_elbow_finds_three_groups() -> None:

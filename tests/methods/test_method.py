@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +120,14 @@ def test_extreme_numbers_of_clusters(name: str, k: int) -> None:
     model = method(name, n_clusters=k)
     if k == 1:
         assert set(model.fit(images).labels_) == {0}
-    else:
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # clusters may be empty; that is said, not raised
-            assert np.isfinite(model.fit(images).predict_proba(images)).all()
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # clusters may be empty; that is said, not raised
+        model.fit(images)
+    q, used = model.predict_proba(images), len(set(model.labels_.tolist()))
+    assert np.isfinite(q).all() and q.shape == (24, 24)
+    said = [sentence for sentence in model.warnings_ if f"Only {used} of the 24 clusters" in sentence]
+    assert used == 24 or len(said) == 1
 
 
 @pytest.mark.parametrize(
@@ -153,6 +156,50 @@ def test_infinite_pixel_is_named(name: str) -> None:
     images[5, 3, 3] = np.inf
     with pytest.raises(FitError, match="Image 5"):
         method(name).fit(images)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"training": {"epochs": -1}}, "epochs is -1, but must be a whole number of at least 0"),
+        ({"training": {"epochs": 2.5}}, "epochs is 2.5, but must be a whole number"),
+        ({"training": {"learning_rate": 0}}, "learning_rate is 0, but must be a number above 0"),
+        ({"training": {"weight_decay": float("nan")}}, "weight_decay is nan"),
+        ({"architecture": {"widths": []}}, "widths is ()"),
+        ({"architecture": {"widths": [4.5]}}, "widths is 4.5"),
+        ({"architecture": {"embedding_size": 0}}, "embedding_size is 0"),
+        ({"random_state": -1}, "random_state is -1"),
+        ({"random_state": None}, "'random_state' is None"),
+    ],
+)
+def test_impossible_numbers_are_told(trained: str, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(FitError) as told:
+        method(trained, **settings).fit(squares(24)[0])
+    assert said in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("deepmcat", {"temperature": 0}, "temperature is 0, but must be a number above 0"),
+        ("deepmcat", {"prototypes": []}, "prototypes is ()"),
+        ("deepmcat", {"prototypes": [0]}, "prototypes is 0"),
+        ("deepmcat", {"training": {"tolerance": 0.1}}, "DeepMCAT does not use tolerance"),
+        ("auto", {"runs": 0}, "runs is 0"),
+        ("auto", {"training": {"spherical_start": False}}, "does not use spherical_start"),
+        ("contrastive", {"objective": {"sharpness": 0}}, "sharpness is 0"),
+        ("contrastive", {"objective": {"rate": "slow"}}, "'rate' is 'slow'"),
+        ("dvc", {"beta": float("nan")}, "beta is nan"),
+        ("dvc", {"training": {"augmentation": "skin"}}, "DVC does not use augmentation"),
+        ("dcec", {"clustering_weight": -1.0}, "clustering_weight is -1.0"),
+        ("dcec", {"training": {"augmentation": "skin"}}, "DCEC does not use augmentation"),
+        ("pca", {"components": 0}, "components is 0"),
+    ],
+)
+def test_impossible_settings_of_one_method_are_told(name: str, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(FitError) as told:
+        make_method(name, settings)
+    assert said in str(told.value)
 
 
 def test_not_fitted_and_other_shapes_are_told(name: str, tmp_path: Path) -> None:
@@ -222,29 +269,32 @@ class Killed(Exception):
     """Stands for kill -9 between two epochs."""
 
 
-@pytest.mark.parametrize("after", range(1, 8))
 def test_killed_after_any_epoch_and_resumed_gives_the_same_result(
-    trained: str, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In every phase, and in every run of a fusion."""
     monkeypatch.setattr(fitting, "SAVE_SECONDS", 0.0)
     images, _ = squares(24)
-    training = {"warmup_epochs": 4, "warmup_steps": 0, "epochs": 4, "batch_size": 16, "target_interval": 2}
+    training = {"warmup_epochs": 2, "warmup_steps": 0, "epochs": 2, "batch_size": 16, "target_interval": 2}
     settings = {"training": {**training, "tolerance": 0.0}, "n_clusters": 3, "architecture": SMALL}
     whole = make_method(trained, settings).fit(images, checkpoint=tmp_path / "whole.safetensors")
-    epochs = 0
+    assert len(whole.history_) == {"contrastive": 5, "auto": 8}.get(trained, 4)
+    for after in range(1, len(whole.history_)):
+        epochs = 0
 
-    def kill(what: str, done: int, total: int) -> None:
-        nonlocal epochs
-        epochs += what.endswith("epochs")
-        if epochs > after:
-            raise Killed
+        def kill(what: str, done: int, total: int, after: int = after) -> None:
+            nonlocal epochs
+            epochs += what.endswith("epochs")
+            if epochs > after:
+                raise Killed
 
-    with pytest.raises(Killed):
-        make_method(trained, settings).fit(images, checkpoint=tmp_path / "killed.safetensors", progress=kill)
-    resumed = make_method(trained, settings).fit(images, checkpoint=tmp_path / "killed.safetensors")
-    assert np.array_equal(resumed.transform(images), whole.transform(images))
-    assert np.array_equal(resumed.labels_, whole.labels_)
-    assert resumed.history_ == whole.history_
+        file = tmp_path / str(after) / "killed.safetensors"
+        file.parent.mkdir()
+        with pytest.raises(Killed):
+            make_method(trained, settings).fit(images, checkpoint=file, progress=kill)
+        resumed = make_method(trained, settings).fit(images, checkpoint=file)
+        assert np.array_equal(resumed.transform(images), whole.transform(images)), after
+        assert np.array_equal(resumed.labels_, whole.labels_) and resumed.history_ == whole.history_, after
 
 
 def test_checkpoint_of_other_settings_or_damaged_is_refused(trained: str, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ Clusters = Annotated[
 ]
 Method = Annotated[
     Literal["auto", "contrastive", "dcec", "deepmcat", "dvc", "pca"] | None,
-    typer.Option("--method", help="Clustering method. [default: auto; dcec for volumes and for fewer than 200 images]"),
+    typer.Option(
+        "--method", help="Clustering method. [default: auto, which is dcec for volumes and for fewer than 200 images]"
+    ),
 ]
 Features = Annotated[
     Path | None,

@@ -33,7 +33,7 @@ class Plan:
     stored_as: str  # "uint8" or "uint16"
     intensity: dict[str, dict[str, Any]]  # class of images -> rule, see ``images.intensity``
     method: str
-    n_clusters: int | str  # "auto": as many as the graph of the embeddings shows
+    n_clusters: int | str  # "auto": as many as the embeddings show
     batch_size: int
     seed: int
     maps_per_cluster: int

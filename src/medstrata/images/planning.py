@@ -36,6 +36,9 @@ MOST_CATEGORIES = 30
 CLUSTERS_UNKNOWN, CLUSTERS_SUBTYPES = 10, 3
 SLICES_PER_VOLUME = 3
 BATCH_SIZES = {2: ((1_000, 64), (10_000, 128), (None, 256)), 3: ((100, 8), (1_000, 16), (None, 32))}
+AUTO = "auto"
+AUGMENTING = (AUTO, "contrastive", "deepmcat")  # the methods that learn from images changed at random
+OF_VOLUMES = {"dcec": {"clustering_weight": 0.1}}
 ENOUGH_FOR_AUTO = 200  # images; learning to tell views of them apart needs many
 MAPS_PER_CLUSTER = {2: 24, 3: 40}
 CATEGORIES_WINDOW = "CT chest"  # of all CT: air, lungs and soft tissue are told apart in it
@@ -47,8 +50,8 @@ class PlanOptions:
 
     goal: str | None = None
     select: Sequence[str] = ()
-    n_clusters: int | str | None = None  # "auto": found in the graph of the embeddings
-    method: str | None = None
+    n_clusters: int | str | None = None  # "auto": found in the embeddings, see ``learning.cluster_number``
+    method: str | None = None  # "auto", as None: the one that suits the images
     seed: int | None = None
     include_burned_in: bool = False
     adjust_for: Sequence[str] = ()  # columns of the catalog that tell batches
@@ -84,8 +87,7 @@ def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
     crops = crops_to_content(chosen.rows, goal, spacing, reasons)
     channels = _channels(chosen.rows, reasons)
     intensity = _intensity(chosen.rows, goal, reasons)
-    method, reasons["method"] = _method(len(chosen.rows), dimensions, options.method)
-    augmentation, reasons["augmentation"] = choose_augmentation(chosen.rows, channels)
+    method, reasons["method"] = choose_method(len(chosen.rows), dimensions, options.method)
     if len(chosen.rows) > Plan.fit_images:
         reasons["fit_images"] = (
             f"Of {len(chosen.rows)} images so many are drawn at random to fit on, which takes hours on a CPU as it is; "
@@ -107,7 +109,8 @@ def make_plan(catalog: Catalog, options: PlanOptions | None = None) -> Plan:
         seed=options.seed or 0,
         maps_per_cluster=MAPS_PER_CLUSTER[dimensions],
         crop_to_content=crops,
-        augmentation=augmentation,
+        augmentation=_augmentation(method, chosen.rows, channels, reasons),
+        settings=_settings(method, dimensions, reasons),
         select=select,
         adjust_for=list(options.adjust_for),
         kind=main_kind(chosen.rows) if goal == "subtypes" else {},
@@ -190,7 +193,7 @@ def _n_clusters(rows: list[Row], goal: str, asked: int | str | None, reasons: di
     if isinstance(asked, str):
         if asked != "auto":
             raise PlanError(f"--clusters is '{asked}', but must be a whole number or auto.")
-        reasons["n_clusters"] = "As many as the neighbour graph of the embeddings shows; the report says how many."
+        reasons["n_clusters"] = "As many as the embeddings show; the report says how many and by which rule."
         return asked
     if asked is not None:
         if asked < 2:
@@ -213,15 +216,29 @@ def _n_clusters(rows: list[Row], goal: str, asked: int | str | None, reasons: di
     return max(2, min(start, len(rows) // 10))
 
 
-def _method(count: int, dimensions: int, asked: str | None) -> tuple[str, str]:
-    """Return the method's name and the reason."""
-    if asked is not None:
+def choose_method(count: int, dimensions: int, asked: str | None = None) -> tuple[str, str]:
+    """Return the name of the method for ``count`` images of 2 or 3 ``dimensions``, and the reason."""
+    if asked not in (None, AUTO):
         return asked, "As asked for."
     if dimensions == 3:
         return "dcec", "On volumes it is the quickest method on a CPU, and the one that activation maps were made for."
     if count < ENOUGH_FOR_AUTO:
         return "dcec", f"With fewer than {ENOUGH_FOR_AUTO} images a plain method is the safest."
-    return "auto", "Two runs of DeepMCAT, read as one, with their disagreement: a fixed recipe, see docs/results.md."
+    return AUTO, "Two runs of DeepMCAT, read as one, with their disagreement: a fixed recipe, see docs/results.md."
+
+
+def _settings(method: str, dimensions: int, reasons: dict[str, str]) -> dict[str, Any]:
+    settings = OF_VOLUMES.get(method, {}) if dimensions == 3 else {}
+    if settings:
+        reasons["settings"] = "The paper's weight, on its kind of image: clusters of few volumes are steadier with it."
+    return dict(settings)
+
+
+def _augmentation(method: str, rows: list[Row], channels: int, reasons: dict[str, str]) -> str:
+    name, reasons["augmentation"] = choose_augmentation(rows, channels)
+    if method not in AUGMENTING:
+        reasons["augmentation"] = f"The method {method} learns from the images as they are: this is for the others."
+    return name
 
 
 def _channels(rows: list[Row], reasons: dict[str, str]) -> int:

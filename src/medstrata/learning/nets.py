@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from medstrata.errors import FitError
+from medstrata.learning.ranges import check_whole, check_wholes
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Architecture:
 
     widths: tuple[int, ...] = (16, 32, 64)
     embedding_size: int = 32
+
+    def __post_init__(self) -> None:
+        check_wholes("widths", self.widths)
+        check_whole("embedding_size", self.embedding_size, 1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 
 from medstrata.errors import FitError
 from medstrata.learning.comm import Comm
+from medstrata.learning.ranges import check_number, check_whole
 
 SCHEDULES = ("constant", "cosine")
 
@@ -23,10 +24,15 @@ class Training:
     would make fewer steps of the optimiser; ``epochs``: at most so many with the clustering objective;
     ``schedule``: "constant", or "cosine": a linear rise over a twentieth of the phase, then half a cosine to zero;
     ``target_interval``: epochs between two target distributions or sets of pseudo-labels; ``tolerance``: stop when a
-    smaller share of labels changes between two of them (0: never; DeepMCAT always goes to the end);
+    smaller share of labels changes between two of them (0: never);
     ``spherical_start``: whether the k-means that finds the first prototypes compares directions from the mean embedding
     (True) or distances; ``preprocessing``: "centred", "scaled", "published" or "unit" (``learning.batches.measure``);
-    ``augmentation``: a name in ``learning.augment.AUGMENTATIONS``.
+    ``augmentation``: a name in ``learning.augment.AUGMENTATIONS``. "published" and "unit" are the authors'
+    of DCEC and of the contrastive autoencoder, and bring the last layer or the kernels of their code along.
+
+    Raises
+    ------
+    FitError : a number below its smallest value, an unknown schedule
     """
 
     warmup_epochs: int = 20
@@ -45,8 +51,11 @@ class Training:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise FitError(f"schedule is {self.schedule!r}, but must be one of: {', '.join(SCHEDULES)}.")
-        if self.batch_size < 2 or self.target_interval < 1:
-            raise FitError("batch_size must be at least 2 and target_interval at least 1.")
+        least = {"batch_size": 2, "target_interval": 1}  # a batch of one image has no spread
+        for name in ("warmup_epochs", "warmup_steps", "epochs", *least):
+            check_whole(name, getattr(self, name), least.get(name, 0))
+        for name in ("learning_rate", "weight_decay", "tolerance"):
+            check_number(name, getattr(self, name), above_zero=name == "learning_rate")
 
     def warmup_length(self, count: int) -> int:
         """Return the number of warm-up epochs for ``count`` images."""

@@ -16,8 +16,8 @@ Encoder h = e(x), decoder x' = d(h, c), projection p = g(h), prototypes b_1 .. b
 3. Clustering: soft assignment c = softmax(s(h, b) / tau), the decoder is conditioned on it, and
        L = MSE(x1', x1) + MSE(x2', x2),     b_k <- (1 - r) b_k + r mean of the batch's h with argmax c = k         (3)
 4. The decoder alone goes on learning MSE(x', x) of the images as they are; their embeddings do not change any more.
-5. The cluster of an image is argmax_k c_k (``assignment="own"``). With "graph" and ``n_clusters="auto"`` the graph
-   tells K anew; the elbow's number is that of the prototypes only.
+5. The cluster of an image is argmax_k c_k (``assignment="own"``). With "graph" and ``n_clusters="auto"`` K is found
+   anew (``learning.reading.found_clusters``); the elbow's number is that of the prototypes only.
 6. ``sample(n, k)``: h from a Gaussian over cluster k, decoded with its own c; kept if the model assigns it to k.
 
 Deviations

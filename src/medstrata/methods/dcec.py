@@ -26,11 +26,12 @@ Deviations
   need not learn what all images share, and a masked-out voxel (in activation maps) becomes the cohort's mean.
 - gamma is .01, the authors' .1: on digits and clothes clusters read off the graph then are better (accuracy .94 instead
   of .90, .63 instead of .58), and ``own`` ones hardly change (.53 and .56, .50 and .50). ``as_published``: .1, as
-  a run takes on volumes (``pipeline.fitting``).
+  the plan takes on volumes (``images.planning``).
 - Start: k-means on the directions from the mean embedding rather than on the embeddings, since the length of an
   embedding says how strongly an image deviates from the mean rather than how. ``as_published``: plain k-means.
 - A cluster that loses all its images gets a new prototype: the embedding farthest from every prototype. The authors'
   code leaves it empty; ``as_published`` repairs it too.
+- The first k-means has 20 starts from k-means++, the authors' 100; in ``as_published`` too.
 - Decoder: the authors put a LeakyReLU after the last layer, which suits data above zero; we do so in ``as_published``
   only, since centred images have values below zero.
 - 2-D: the authors published 3-D code only; our 2-D network is the same with 2-D convolutions.
@@ -38,7 +39,7 @@ Deviations
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -86,6 +87,8 @@ class DCEC(ClusteringMethod):
     random_state : seed; on a CPU the same seed gives the same labels
     device : "auto", "cpu", "cuda", ...
     """
+
+    WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = ("augmentation",)
 
     def __init__(
         self,

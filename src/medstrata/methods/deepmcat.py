@@ -29,13 +29,15 @@ Deviations
 ----------
 - From DeepCluster-v2: the warm-up (in a trial by an earlier version, 10,000 digits: .92 by the graph, without it .89);
   pseudo-labels drawn uniformly, as in the first DeepCluster, for imbalanced sets; images that were not drawn keep their
-  place in the bank and come first the next time; prototypes are not trained between two k-means.
+  place in the bank and come first the next time; the bank holds the mean of two views, there one crop for each head in
+  turn; AdamW instead of SGD with LARC, since batches are small.
 - Whitening (shrunk by Ledoit and Wolf, for small sets): few directions carry most of the variance of h and say little.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -107,6 +109,8 @@ class DeepMCAT(ClusteringMethod):
     random_state : seed; on a CPU the same seed gives the same labels
     device : "auto", "cpu", "cuda", ...
     """
+
+    WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = ("tolerance", "spherical_start")
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ Deviations
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -116,6 +116,8 @@ class DVC(ClusteringMethod):
     random_state : seed; on a CPU the same seed gives the same labels
     device : "auto", "cpu", "cuda", ...
     """
+
+    WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = ("augmentation",)
 
     def __init__(
         self,

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import normalize
 
-from medstrata.errors import FitError
 from medstrata.learning.batches import Images
 from medstrata.learning.fitting import Fit
 from medstrata.learning.nets import Architecture
@@ -45,6 +44,7 @@ class Fusion(ClusteringMethod):
     """
 
     ASSIGNMENTS: ClassVar[tuple[str, ...]] = ("graph",)
+    WITHOUT_EFFECT = DeepMCAT.WITHOUT_EFFECT
 
     def __init__(
         self,
@@ -65,8 +65,6 @@ class Fusion(ClusteringMethod):
         self.device = device
 
     def _build(self, image_shape: tuple[int, ...]) -> nn.Module:
-        if self.runs < 1:
-            raise FitError(f"runs is {self.runs}, but must be at least 1.")
         self._members = []
         for seed in range(self.random_state * self.runs, (self.random_state + 1) * self.runs):
             member = DeepMCAT(self.n_clusters, architecture=self.architecture, training=self.training)

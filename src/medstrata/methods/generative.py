@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medstrata.errors import FitError
-from medstrata.learning.batches import blocks
+from medstrata.learning.batches import blocks, check_finite
 from medstrata.learning.comm import generator
+from medstrata.learning.ranges import check_whole
 from medstrata.methods.method import BLOCK, ClusteringMethod
 from medstrata.methods.settings import check_fitted
 
@@ -55,9 +54,8 @@ def sample(
     FitError : not fitted, no such cluster or an empty one, ``count`` below 1
     """
     check_fitted(method)
-    for name, value, least in (("count", count, 1), ("cluster", cluster, 0)):
-        if not isinstance(value, Integral) or value < least:
-            raise FitError(f"{name} is {value!r}, but must be a whole number of at least {least}.")
+    check_whole("count", count, 1)
+    check_whole("cluster", cluster)
     chance = generator(random_state, cluster)
     best: list[torch.Tensor] = []
     rank: list[torch.Tensor] = []
@@ -79,10 +77,16 @@ def sample(
 
 
 def reconstruct(method: ClusteringMethod, X: Any, decode: Decode) -> NDArray[np.float32]:
-    """Images -> their reconstructions (N, C, ...) float32 in stored units, block by block."""
+    """Images -> their reconstructions (N, C, ...) float32 in stored units, block by block.
+
+    Raises
+    ------
+    FitError : not fitted, images of another shape, values that are not finite
+    """
     images = method._as_images(X)
     check_fitted(method, images)
     result = np.empty(images.shape, np.float32)
     for part in blocks(images, BLOCK):
+        check_finite(images[part], part.start)
         result[part] = decode_images(method, method._embed_all(images[part]), decode)
     return result

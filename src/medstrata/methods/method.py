@@ -48,6 +48,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
     """
 
     ASSIGNMENTS: ClassVar[tuple[str, ...]] = ("own", "graph")
+    WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = ()  # fields of ``training`` that the method does not use
     runs = 1  # whose embeddings stand side by side, see ``methods.fusion``
     has_maps = True  # whether an activation map of ``feature_maps`` says something
 

@@ -13,13 +13,15 @@ from torch import nn
 from medstrata.errors import FitError
 from medstrata.learning.augment import AUGMENTATIONS
 from medstrata.learning.batches import KINDS, Images
-from medstrata.learning.train import Training
+from medstrata.learning.ranges import check_number, check_whole, check_wholes
 from medstrata.methods import METHODS
 
 if TYPE_CHECKING:
     from medstrata.methods.method import ClusteringMethod
 
 AUTO, OWN = "auto", "own"
+DIVISORS = ("temperature", "sharpness")
+FRACTIONS = (*DIVISORS, "clustering_weight", "beta", "reconstruction", "contrastive", "rate", "decoding")
 OWN_IS_TRAINED = (
     'Batches can only be adjusted for where clusters are read off the finished embedding, as with assignment="graph". '
     'The prototypes of assignment="own" were trained together with the embedding as it was before.'
@@ -66,7 +68,7 @@ def make_method(name: str, settings: dict[str, Any]) -> ClusteringMethod:
         if dataclasses.is_dataclass(defaults[key]) and dataclasses.is_dataclass(value):
             _check_types(name, vars(defaults[key]), vars(value))
     _check_types(name, defaults, values)
-    check_training(method.training)
+    check_values(method)
     return method
 
 
@@ -95,25 +97,47 @@ def check_settings(method: ClusteringMethod, count: int, batches: bool = False) 
     """Raise FitError for settings that are impossible for ``count`` images; ``batches``: that are adjusted for."""
     if batches and method.assignment == OWN:
         raise FitError(OWN_IS_TRAINED)
-    if method.assignment not in method.ASSIGNMENTS:
-        raise FitError(f"assignment is {method.assignment!r}, but must be one of: {', '.join(method.ASSIGNMENTS)}.")
     asked = method.n_clusters
     if asked != AUTO and not (isinstance(asked, Integral) and 1 <= asked <= count):
         raise FitError(
             f"{asked!r} clusters were asked for and there are {count} images. "
             f'Choose between 1 and {count} clusters, or "auto".'
         )
-    check_training(method.training)
+    check_values(method)
 
 
-def check_training(training: Training) -> None:
-    """Raise FitError for names that do not exist."""
+def check_values(method: ClusteringMethod) -> None:
+    """Raise FitError for names that do not exist, numbers out of their range, and settings without effect."""
+    training = method.training
     for key, value, known in (
+        ("assignment", method.assignment, method.ASSIGNMENTS),
         ("preprocessing", training.preprocessing, KINDS),
         ("augmentation", training.augmentation, AUGMENTATIONS),
     ):
         if value not in known:
             raise FitError(f"{key} is {value!r}, but must be one of: {', '.join(known)}.")
+    _check_numbers(method.get_params(deep=False))
+    usual = type(method)().training
+    for name in method.WITHOUT_EFFECT:
+        if getattr(training, name) != getattr(usual, name):
+            raise FitError(
+                f"{type(method).__name__} does not use {name} of training, so that {getattr(training, name)!r} would "
+                "have no effect. Leave it out."
+            )
+
+
+def _check_numbers(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if name == "random_state":
+            check_whole(name, value)
+        elif name in ("components", "runs"):
+            check_whole(name, value, 1)
+        elif name == "prototypes":
+            check_wholes(name, value)
+        elif name in FRACTIONS:
+            check_number(name, value, above_zero=name in DIVISORS)
+        elif name == "objective":
+            _check_numbers(vars(value))
 
 
 def check_fitted(method: ClusteringMethod, images: Images | None = None) -> None:

@@ -28,8 +28,6 @@ from medstrata.report.wording import things
 from medstrata.run import Progress, RunFolder, atomic, processors, write_table
 
 Floats = NDArray[np.float32]
-# The paper's weight, on the paper's kind of image: clusters of few volumes then change less from patient to patient.
-OF_VOLUMES: dict[str, dict[str, Any]] = {"dcec": {"clustering_weight": 0.1}}
 READ_AT_ONCE = 1 << 14  # embeddings whose clusters are read at once
 
 
@@ -37,7 +35,6 @@ def method_of(plan: Plan, device: str) -> ClusteringMethod:
     """Construct the plan's method with the plan's settings."""
     settings = dict(plan.settings)
     own = {"n_clusters": plan.n_clusters, "random_state": plan.seed, "device": device}
-    own |= OF_VOLUMES.get(plan.method, {}) if plan.dimensions == 3 else {}
     defaults = make_method(plan.method, {}).get_params(deep=False).get("training")
     training = settings.get("training", {})
     if defaults is not None and isinstance(training, dict):
