@@ -21,7 +21,7 @@ MEASURES = ("accuracy", "balanced_accuracy", "nmi", "ami", "ari", "purity")
 HEADS = ("accuracy", "balanced", "NMI", "AMI", "ARI", "purity K")
 OUTSIDE_HEADS = ("accuracy, Hungarian", "NMI", "ARI", "purity", "accuracy, named", "balanced, named", "probe")
 NAMES = {
-    "auto": "**auto**: two runs of DeepMCAT",
+    "auto": "**auto**: two runs of DeepMCAT; of volumes DCEC",
     "deepmcat": "DeepMCAT",
     "deepmcat-balanced": "DeepMCAT, equal shares",
     "contrastive": "Contrastive autoencoder",
