@@ -127,6 +127,33 @@ def test_edited_plan_is_honoured_and_never_overwritten(tmp_path: Path) -> None:
     assert answer.code == 0 and json.loads((out / "plan.json").read_text())["n_clusters"] == 3
 
 
+def test_options_of_earlier_calls_stay_until_the_plan_is_made_anew(tmp_path: Path) -> None:
+    source, out = write_array(tmp_path), tmp_path / "out"
+    medstrata("scan", source, out)
+
+    def planned(*options: object) -> tuple[str, int, int]:
+        assert medstrata("plan", out, *options).code == 0
+        plan = json.loads((out / "plan.json").read_text())
+        return plan["method"], plan["n_clusters"], plan["seed"]
+
+    assert planned("--method", "pca", "--clusters", 4) == ("pca", 4, 0)
+    assert planned("--seed", 5) == ("pca", 4, 5)
+    assert planned("--clusters", 3) == ("pca", 3, 5)
+    assert planned() == ("pca", 3, 5)
+    assert medstrata("scan", source, out, "--redo").code == 0 and planned() == ("pca", 3, 5)
+    method, clusters, seed = planned("--redo", "--seed", 2)
+    assert (method, seed) == ("dcec", 2) and clusters != 3
+
+
+def test_a_folder_that_is_refused_stays_as_it_is(tmp_path: Path) -> None:
+    source, images = write_array(tmp_path), tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").write_bytes(b"x")
+    answer = medstrata("run", source, images)
+    assert answer.code == 1 and "is not a run folder" in answer.sentence
+    assert [file.name for file in images.iterdir()] == ["a.png"]
+
+
 def test_a_stage_that_was_killed_is_not_taken_for_done(tmp_path: Path) -> None:
     """The record of an earlier fit goes before a new fit begins."""
     source, out = write_array(tmp_path), tmp_path / "out"

@@ -236,6 +236,7 @@ class RunFolder:
         RunFolderError : another run is using it, or it cannot be written
         """
         try:
+            self.state()  # a folder that is not ours stays as it is
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:

@@ -88,8 +88,14 @@ def test_rows_of_images_in_batches() -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "sentence"), [([0, 1], "2 batches were given for 3 images"), ([0, 2, 1], "0 to 1"), ([0, -2, 1], "-1")]
+    ("numbers", "sentence"),
+    [
+        ([0, 1], "2 batches were given for 3 images"),
+        ([0, 2, 1], "0 to 1"),
+        ([0, -2, 1], "-1"),
+        ([0.0, 1.0, 1.0], "whole"),
+    ],
 )
-def test_bad_batches_are_told(numbers: list[int], sentence: str) -> None:
+def test_bad_batches_are_told(numbers: list[float], sentence: str) -> None:
     with pytest.raises(FitError, match=sentence):
         InBatches(np.zeros((3, 4, 4)), np.array(numbers), 2)

@@ -24,6 +24,17 @@ def test_shapes_are_viewed_not_copied() -> None:
     assert as_images(np.zeros((2, 4, 4), bool)).dtype == np.uint8
 
 
+def test_what_would_be_lost_or_mistaken_is_told() -> None:
+    hidden = np.ma.masked_less(np.full((3, 4, 4), -9.0), -1)
+    with pytest.raises(FitError, match="would lose their mask"):
+        as_images(hidden)
+    assert as_images(np.ma.array(np.zeros((3, 4, 4)))).shape == (3, 1, 4, 4), "nothing is masked"
+    with pytest.raises(FitError, match="several sizes"):
+        as_images([np.zeros((4, 4)), np.zeros((5, 4))])
+    with pytest.warns(UserWarning, match=r"taken as 2-D images of 16 channels. Volumes are \(N, 1, D, H, W\)"):
+        as_images(np.zeros((2, 16, 16, 16)))
+
+
 def test_blocks_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "BLOCK_BYTES", 4 * 16 * 3)
     found = np.concatenate([np.arange(part.start, part.stop) for part in blocks(np.zeros((10, 1, 4, 4)))])

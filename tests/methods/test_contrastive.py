@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from medstrata.errors import FitError
+from medstrata.learning.adjustment import InBatches
 from medstrata.learning.augment import AUGMENTATIONS, augment
 from medstrata.learning.comm import ALONE
 from medstrata.learning.fitting import Batch
@@ -156,6 +158,22 @@ def test_training_stops_when_the_labels_have_settled() -> None:
         assert len(clustering) == epochs
         assert (clustering[-1].get("stopped") == "labels settled") == (tolerance > 0)
         assert history[-1]["phase"] == "decoding", "the phase after it is not left out"
+
+
+@pytest.mark.parametrize("given", [("a", 1, 3), (0, 1.0, 3), (0, 7, 3), (0, 1, 1), (0, 1, 2.5), (0, -1, 3)])
+def test_walks_that_cannot_be_are_told(given: tuple[Any, Any, Any]) -> None:
+    model = quick(training=Training(1, 0, 1, 16)).fit(squares(24)[0])
+    with pytest.raises(FitError, match=r"cluster|steps"):
+        model.walk(*given)
+
+
+def test_images_on_another_scale_and_in_batches_are_rebuilt() -> None:
+    images = squares(24)[0].astype(np.float32)
+    model = quick(training=Training(1, 0, 1, 16)).fit(images)
+    in_batches = InBatches(images, np.zeros(24, np.int64), 1)
+    assert np.array_equal(model.reconstruct(in_batches), model.reconstruct(images))
+    with pytest.warns(UserWarning, match="same scale"):
+        model.reconstruct(images / 1000)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

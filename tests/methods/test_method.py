@@ -18,6 +18,7 @@ from medstrata.methods import METHODS
 from medstrata.methods.files import load
 from medstrata.methods.frozen import FrozenFeatures
 from medstrata.methods.method import ClusteringMethod
+from medstrata.methods.principal import PrincipalComponents
 from medstrata.methods.settings import make_method
 from planted import squares
 
@@ -295,6 +296,56 @@ def test_killed_after_any_epoch_and_resumed_gives_the_same_result(
         resumed = make_method(trained, settings).fit(images, checkpoint=file)
         assert np.array_equal(resumed.transform(images), whole.transform(images)), after
         assert np.array_equal(resumed.labels_, whole.labels_) and resumed.history_ == whole.history_, after
+
+
+def test_a_fit_that_was_interrupted_is_no_fit(trained: str, tmp_path: Path) -> None:
+    images, _ = squares(24)
+    for after in (1, 3):  # within the first phase, and within the second
+        model = method(trained).fit(images)
+        model.save(tmp_path / "m")
+        before = model.labels_
+        steps = 0
+
+        def stop(what: str, done: int, total: int, after: int = after) -> None:
+            nonlocal steps
+            steps += what.endswith("epochs")
+            if steps >= after:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(images, progress=stop)
+        with pytest.raises(FitError, match="did not come to its end"):
+            model.predict(images)
+        with pytest.raises(FitError, match="did not come to its end"):
+            model.save(tmp_path / "m")
+        assert np.array_equal(load(tmp_path / "m").predict(images), before), "the model that was saved is still there"
+
+
+def test_settings_changed_after_the_fit_are_not_saved(trained: str, tmp_path: Path) -> None:
+    images, _ = squares(24)
+    model = method(trained).fit(images)
+    model.set_params(n_clusters=4)
+    with pytest.raises(FitError, match="n_clusters was changed since the fit"):
+        model.save(tmp_path)
+    model.set_params(n_clusters=3, device="cpu").save(tmp_path)  # where it runs is no part of a model
+    load(tmp_path).save(tmp_path / "again")
+    assert np.array_equal(load(tmp_path / "again").predict(images), model.labels_)
+
+
+def test_a_class_of_ones_own_is_not_saved(tmp_path: Path) -> None:
+    class Other(PrincipalComponents):
+        """A subclass that a user wrote."""
+
+    with pytest.raises(FitError, match="Other is no method of medstrata"):
+        Other(3).fit(squares(24)[0]).save(tmp_path)
+
+
+def test_checkpoint_of_other_images_is_refused_if_one_pixel_differs(tmp_path: Path) -> None:
+    images, _ = squares(40)
+    method("dcec").fit(images, checkpoint=str(tmp_path / "c.safetensors"))
+    images[7, 0, 3, 3] += 1
+    with pytest.raises(RunFolderError, match="other settings or images"):
+        method("dcec").fit(images, checkpoint=tmp_path / "c.safetensors")
 
 
 def test_checkpoint_of_other_settings_or_damaged_is_refused(trained: str, tmp_path: Path) -> None:

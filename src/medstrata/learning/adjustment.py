@@ -40,6 +40,8 @@ class InBatches:
     count: int
 
     def __post_init__(self) -> None:
+        if not isinstance(self.numbers, np.ndarray) or self.numbers.dtype.kind not in "iu":
+            raise FitError("The numbers of batches must be an array of whole numbers, such as int64.")
         if len(self.images) != len(self.numbers):
             raise FitError(f"{len(self.numbers)} batches were given for {len(self.images)} images. Give one per image.")
         if len(self.numbers) and not UNKNOWN <= int(self.numbers.min()) <= int(self.numbers.max()) < self.count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from medstrata.run import Progress
 
 Images = NDArray[Any]  # (N, C, H, W) or (N, C, D, H, W), integer or float
 KINDS = ("centred", "scaled", "published", "unit")  # of preprocessing
+MOST_CHANNELS = 4  # of pictures; more of them are rather the slices of a volume
 BLOCK_BYTES = 64 << 20  # float32 bytes of one block of images in a pass over the whole set
 
 
@@ -26,15 +28,26 @@ def as_images(X: Any) -> Images:
 
     Raises
     ------
-    FitError : another shape or type, or no image at all
+    FitError : another shape or type, a mask, or no image at all
     """
-    array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if np.ma.is_masked(X):
+        raise FitError("Images in a masked array would lose their mask. Fill it first, such as by X.filled(0).")
+    try:
+        array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    except ValueError as error:  # a list of arrays that differ in size
+        raise FitError("Images of several sizes cannot be clustered. Bring them to one size first.") from error
     if array.ndim == 3:
         array = array[:, None]
     if array.ndim not in (4, 5) or 0 in array.shape:
         raise FitError(
             f"Images of shape {np.shape(X)} cannot be clustered. "
             "Give (N, H, W), (N, C, H, W) or (N, C, D, H, W) with at least one image."
+        )
+    if array.ndim == 4 and array.shape[1] > MOST_CHANNELS < min(array.shape[2:]):
+        warnings.warn(
+            f"Images of shape {array.shape} are taken as 2-D images of {array.shape[1]} channels. Volumes are "
+            "(N, 1, D, H, W): X[:, None].",
+            stacklevel=3,
         )
     if array.dtype == bool:
         array = array.view(np.uint8)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from medstrata.errors import FitError, RunFolderError
-from medstrata.learning.batches import Images
+from medstrata.learning.batches import Images, blocks
 from medstrata.learning.chance import BatchGenerator
 from medstrata.learning.checkpoints import (
     Tensors,
@@ -120,9 +120,9 @@ class Fit:
         FitError : not every process finds the same checkpoint
         """
         self.checkpoint, self.progress = checkpoint, progress
-        self._settings = {"settings": settings, **self._fingerprint()}
         if checkpoint is None:
             return
+        self._settings = {"settings": settings, **self._fingerprint()}
         if self.comm.first(checkpoint.exists):
             self._load(checkpoint)
         state = torch.tensor([[self._phase, self._epoch, len(self.history)]])
@@ -236,9 +236,11 @@ class Fit:
         save_state(self.checkpoint, tensors, values | {"fingerprint": self._settings})
 
     def _fingerprint(self) -> Record:
-        """What a checkpoint must agree with beside the settings: the images, by a sample of them."""
-        some = np.ascontiguousarray(self.images[:: max(1, len(self.images) // 16)])
-        return {"shape": list(self.images.shape), "images": hashlib.sha256(some.tobytes()).hexdigest()}
+        """What a checkpoint must agree with beside the settings: every pixel of the images."""
+        checksum = hashlib.sha256(str(self.images.dtype).encode())
+        for part in blocks(self.images):
+            checksum.update(np.ascontiguousarray(self.images[part]).data)
+        return {"shape": list(self.images.shape), "images": checksum.hexdigest()}
 
 
 def _numbers(batch: Batch) -> torch.Tensor:

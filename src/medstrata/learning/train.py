@@ -20,6 +20,9 @@ SCHEDULES = ("constant", "cosine")
 class Training:
     """How long and how fast to train, and on what the network sees. A method's signature says its own defaults.
 
+    To change one setting of a method and keep the others: ``replace(DeepMCAT().training, epochs=3)``, by ``replace`` of
+    ``dataclasses``. ``Training(epochs=3)`` has the defaults below, which are DCEC's, without augmentation.
+
     ``warmup_epochs`` and ``warmup_steps``: epochs without the clustering objective, more of them where a small set
     would make fewer steps of the optimiser; ``epochs``: at most so many with the clustering objective;
     ``schedule``: "constant", or "cosine": a linear rise over a twentieth of the phase, then half a cosine to zero;

@@ -59,6 +59,7 @@ from medstrata.learning.comm import ALONE, Comm, generator
 from medstrata.learning.fitting import STOPPED, Batch, Fit, Phase, Record
 from medstrata.learning.kmeans import elbow
 from medstrata.learning.nets import INITIAL_WEIGHTS, Architecture, Decoder, Encoder, Layers, initialise
+from medstrata.learning.ranges import check_whole
 from medstrata.learning.sampling import ClusterGaussians
 from medstrata.learning.self_training import start_prototypes
 from medstrata.learning.train import Training, cluster_sizes, label_change
@@ -179,11 +180,13 @@ class ContrastiveAutoencoder(ClusteringMethod):
 
         Raises
         ------
-        FitError : not fitted, no such cluster, or an empty one
+        FitError : not fitted, no such cluster, an empty one, or fewer than 2 steps
         """
         check_fitted(self)
+        check_whole("steps", steps, 2)
         means = self.network_.gaussians.means
         for cluster in (first, second):
+            check_whole("cluster", cluster)
             self.network_.gaussians.check(cluster)
         return generative.decode_images(
             self, torch.lerp(means[first], means[second], torch.linspace(0, 1, steps)[:, None].to(means)), self._decode

@@ -11,13 +11,13 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from medstrata._version import __version__
-from medstrata.errors import MedstrataError, RunFolderError
+from medstrata.errors import FitError, MedstrataError, RunFolderError
 from medstrata.learning.adjustment import Adjustment
 from medstrata.learning.batches import Preprocessing
 from medstrata.learning.checkpoints import module_tensors, restore_module
 from medstrata.learning.reading import empty_reader
 from medstrata.methods import METHODS
-from medstrata.methods.settings import make_method, settings_of
+from medstrata.methods.settings import check_fitted, make_method, settings_of
 from medstrata.run import atomic, write_json
 
 if TYPE_CHECKING:
@@ -28,7 +28,19 @@ OFFSET = "preprocessing.offset"  # the name of the mean image among the tensors 
 
 
 def save(method: ClusteringMethod, folder: Path) -> None:
-    """Write a fitted method into ``folder``."""
+    """Write a fitted method into ``folder``.
+
+    Raises
+    ------
+    FitError : not fitted, settings that were changed since the fit, or a class that is not in ``METHODS``
+    """
+    check_fitted(method)
+    name = next((name for name, target in METHODS.items() if target.endswith(f":{type(method).__name__}")), None)
+    if name is None:
+        raise FitError(f"{type(method).__name__} is no method of medstrata, so that it could not be loaded again.")
+    changed = [key for key, value in settings_of(method).items() if key != "device" and value != method.settings_[key]]
+    if changed:
+        raise FitError(f"{changed[0]} was changed since the fit. Call fit again, or set it back before saving.")
     tensors = {OFFSET: method.preprocessing_.offset.contiguous()}
     if not method.fingerprint_:  # a module that the user gave is the user's: only its fingerprint is kept
         tensors |= module_tensors("network", method.network_)
@@ -42,7 +54,7 @@ def save(method: ClusteringMethod, folder: Path) -> None:
         folder / "model.json",
         {
             "medstrata": __version__,
-            "method": next(name for name, target in METHODS.items() if target.endswith(f":{type(method).__name__}")),
+            "method": name,
             "settings": settings_of(method),
             "image_shape": list(method.image_shape_),
             "n_clusters": method.n_clusters_,
@@ -70,13 +82,14 @@ def load(folder: Path | str, device: str = "auto", module: nn.Module | None = No
         given = {"device": device} | ({} if module is None else {"module": module})
         method = make_method(values["method"], {**values["settings"], **given})
         method.history_, method.warnings_, method.reading_ = [], values["warnings"], values["reading"]
+        method.settings_ = settings_of(method)
         tensors = load_file(folder / "model.safetensors")
         preprocessing = Preprocessing(tensors[OFFSET], values["scale"], values["background"], *values["values"])
         method._prepare(tuple(values["image_shape"]), preprocessing)
         if values["module"] != method.fingerprint_:
             other = "a module of its own" if module is None else "another module"
             raise RunFolderError(f"The model in {folder} was fitted on {other}. Give that module: load(..., module=).")
-        method.n_clusters_ = values["n_clusters"]
+        method.n_clusters_, method.embedding_size_ = values["n_clusters"], values["embedding_size"]
         if not method.fingerprint_:
             restore_module("network", method.network_, tensors)
         if method.assignment != "own":

@@ -30,6 +30,9 @@ from medstrata.methods.method import ClusteringMethod
 class FrozenFeatures(ClusteringMethod):
     """Clusters of the vectors of a network that is not trained (see the module).
 
+    "graph", "kmeans" and "self-supervised" compare directions from the mean vector, not distances: right for the long
+    vectors of networks, wrong for few values, such as a map in 2-D, or clusters in one line. There take "mixture".
+
     Parameters
     ----------
     n_clusters : number of clusters K, or "auto" (graph only)

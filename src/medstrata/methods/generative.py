@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medstrata.learning.batches import blocks, check_finite
+from medstrata.learning.adjustment import apart
+from medstrata.learning.batches import blocks, other_scale
 from medstrata.learning.comm import generator
 from medstrata.learning.ranges import check_whole
 from medstrata.methods.method import BLOCK, ClusteringMethod
@@ -56,6 +57,7 @@ def sample(
     check_fitted(method)
     check_whole("count", count, 1)
     check_whole("cluster", cluster)
+    check_whole("random_state", random_state)
     chance = generator(random_state, cluster)
     best: list[torch.Tensor] = []
     rank: list[torch.Tensor] = []
@@ -83,10 +85,11 @@ def reconstruct(method: ClusteringMethod, X: Any, decode: Decode) -> NDArray[np.
     ------
     FitError : not fitted, images of another shape, values that are not finite
     """
-    images = method._as_images(X)
+    images, _ = apart(X, method._as_images)
     check_fitted(method, images)
+    if sentence := other_scale(images, method.preprocessing_):
+        warnings.warn(sentence, stacklevel=3)
     result = np.empty(images.shape, np.float32)
     for part in blocks(images, BLOCK):
-        check_finite(images[part], part.start)
         result[part] = decode_images(method, method._embed_all(images[part]), decode)
     return result

@@ -80,7 +80,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         X: Any,
         y: None = None,
         *,
-        checkpoint: Path | None = None,
+        checkpoint: Path | str | None = None,
         progress: Progress = no_progress,
         comm: Comm = ALONE,
     ) -> Self:
@@ -98,11 +98,13 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
             raise FitError("Labels must not be given to fit: clustering never sees them. Score afterwards instead.")
         images, batches = apart(X, self._as_images)
         check_settings(self, len(images), batches is not None)
+        self.__dict__.pop("n_clusters_", None)  # until the end of the fit there is no model, see ``check_fitted``
         self.history_: list[dict[str, Any]] = []
         self.warnings_: list[str] = []
+        self.settings_ = {**settings_of(self), "device": ""}  # another device may go on
         self._prepare(images.shape[1:], measure(images, self.training.preprocessing))
         fit = Fit(self.network_, images, self.tensor, self.training, self.random_state, self.history_, comm)
-        fit.keep_at(checkpoint, {**settings_of(self), "device": ""}, progress)  # another device may go on
+        fit.keep_at(None if checkpoint is None else Path(checkpoint), self.settings_, progress)
         self._train(images, fit)
         read_clusters_of(self, comm.gather(self._embed_all(fit.share)), batches, comm)
         return self
@@ -157,8 +159,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         return self._soft(z if self.adjustment_ is None else self.adjustment_(z))
 
     def save(self, folder: Path | str) -> None:
-        """Write ``model.safetensors`` and ``model.json`` into ``folder`` (``methods.files``)."""
-        check_fitted(self)
+        """Write ``model.safetensors`` and ``model.json`` into ``folder``; errors as in ``methods.files.save``."""
         save(self, Path(folder))
 
     def _embed_all(self, images: Images, progress: Progress = no_progress) -> torch.Tensor:
@@ -176,8 +177,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
             return torch.cat([self._soft(part) for part in z.split(1 << 14)])
 
     def _soft(self, z: torch.Tensor) -> torch.Tensor:
-        q: torch.Tensor = self._assign(z) if self.reader_ is None else self.reader_(z)
-        return q
+        return self._assign(z) if self.reader_ is None else self.reader_(z)
 
     def _read(self, z: torch.Tensor) -> None:
         self.reading_: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from medstrata.errors import FitError
 from medstrata.learning.augment import AUGMENTATIONS
 from medstrata.learning.batches import KINDS, Images
 from medstrata.learning.ranges import check_number, check_whole, check_wholes
+from medstrata.learning.train import Training
 from medstrata.methods import METHODS
 
 if TYPE_CHECKING:
@@ -119,10 +120,11 @@ def check_values(method: ClusteringMethod) -> None:
     _check_numbers(method.get_params(deep=False))
     usual = type(method)().training
     for name in method.WITHOUT_EFFECT:
-        if getattr(training, name) != getattr(usual, name):
+        value = getattr(training, name)
+        if value not in (getattr(usual, name), getattr(Training, name)):
             raise FitError(
-                f"{type(method).__name__} does not use {name} of training, so that {getattr(training, name)!r} would "
-                "have no effect. Leave it out."
+                f"{type(method).__name__} does not use {name} of training, so that {value!r} would have no effect. "
+                "Leave it out."
             )
 
 
@@ -142,8 +144,11 @@ def _check_numbers(values: dict[str, Any]) -> None:
 
 def check_fitted(method: ClusteringMethod, images: Images | None = None) -> None:
     """Raise FitError where ``method`` is not fitted, or was fitted on images of another shape than ``images``."""
-    if not hasattr(method, "network_"):
-        raise FitError(f"This {type(method).__name__} is not fitted yet. Call fit first, or load a model.")
+    if not hasattr(method, "n_clusters_"):
+        raise FitError(
+            f"This {type(method).__name__} is not fitted, or its last fit did not come to its end. "
+            "Call fit first, or load a model."
+        )
     if images is not None and images.shape[1:] != method.image_shape_:
         raise FitError(
             f"Images of shape {images.shape[1:]} do not fit a model of images of shape {method.image_shape_}. "

@@ -18,7 +18,7 @@ from medstrata.images.selection import check_plan
 from medstrata.pipeline import inputs
 from medstrata.pipeline.job import Job
 from medstrata.pipeline.source_validation import copy_verdict
-from medstrata.pipeline.stages import NAMES, STAGES, Stage, check_method
+from medstrata.pipeline.stages import NAMES, OPTIONS, STAGES, Stage, check_method, options_of_all_calls
 from medstrata.pipeline.validation_settings import ValidationSettings
 from medstrata.run import RunFolder, digest, flocked, read_json
 
@@ -172,7 +172,10 @@ def validate_run(job: Job, settings: ValidationSettings) -> None:
 
 def _do(stage: Stage, job: Job) -> None:
     """Do one stage, or say that it is up to date."""
-    if stage.name == "plan" and _keep_plan(job):
+    kept = stage.name == "plan" and _keep_plan(job)
+    if stage.name == "plan" and not kept:
+        job.options = options_of_all_calls(job)
+    if kept:
         job.say("plan: kept as it stands")
     elif job.folder.is_done(stage.name, token := stage.token(job), stage.files):
         job.say(f"{stage.name}: up to date")
@@ -258,6 +261,8 @@ def _forget_from(job: Job, name: str) -> None:
     """Forget a stage and all after it. A plan that was not edited goes with the scan, an edited one stays."""
     if name not in NAMES:
         raise RunFolderError(f"There is no stage {name!r}. The stages are: {', '.join(NAMES)}.")
+    if name == "plan":
+        job.folder.note(OPTIONS, {})
     if name == "plan" or (name == "scan" and not _edited(job)):
         (job.path / "plan.json").unlink(missing_ok=True)
     if NAMES.index(name) <= NAMES.index("fit"):

@@ -22,6 +22,8 @@ from medstrata.pipeline.job import Job
 from medstrata.pipeline.source_validation import FILE as SOURCE_VALIDATION
 from medstrata.run import digest, write_json
 
+OPTIONS = "plan_options"  # in run.json: what the plan was asked for
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -54,11 +56,24 @@ def _scan(job: Job) -> dict[str, Any]:
     return {"images": images, "left_out": left_out}
 
 
+def _asked(options: planning.PlanOptions) -> dict[str, Any]:
+    usual = vars(planning.PlanOptions())
+    return {key: value for key, value in vars(options).items() if value != usual[key]}
+
+
+def options_of_all_calls(job: Job) -> planning.PlanOptions:
+    """Return what this call asks of the plan, over what earlier calls did: a new seed does not change the method."""
+    before = job.folder.state().get(OPTIONS, {})
+    lists = {key: tuple(value) for key, value in before.items() if isinstance(value, list)}
+    return planning.PlanOptions(**(before | lists | _asked(job.options)))
+
+
 def _plan(job: Job) -> dict[str, Any]:
     plan = planning.make_plan(Catalog.read(job.path), job.options)
     check_method(plan)
     file = job.path / "plan.json"
     file.unlink(missing_ok=True)
+    job.folder.note(OPTIONS, _asked(job.options))
     job.folder.note("plan_written", digest(vars(plan)))  # first: a plan that is there is then known to be ours
     write_json(file, vars(plan))
     return {"scan": job.folder.token("scan")}

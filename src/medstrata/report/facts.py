@@ -204,7 +204,7 @@ def list_decisions(plan: dict[str, Any], model: dict[str, Any]) -> list[Decision
     """
     reasons = dict(plan.get("reasons") or {})
     fitted = model.get("settings", {}).get("training", {}).get("augmentation")
-    if fitted == "none" and "augmentation" in plan:
+    if model and fitted in (None, "none") and "augmentation" in plan:
         plan = plan | {"augmentation": None}
         reasons["augmentation"] = f"The method {plan['method']} learns from the images as they are."
     values = {key: in_words(value) for key, value in plan.items() if key not in ("version", "reasons")}

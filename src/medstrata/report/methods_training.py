@@ -108,7 +108,7 @@ def _epochs(history: list[dict[str, Any]], training: dict[str, Any]) -> str:
     parts = [f"{number} of {phase}" for phase, number in made.items()]
     of_each = " in the first run" if len(runs) > 1 else ""
     sentence = f"Epochs made{of_each}: {', '.join(parts)}"
-    if training["tolerance"] > 0:
+    if training["tolerance"] > 0 and any("label_change" in row for row in history):  # DeepMCAT has no such rule
         few = f"fewer than {100 * training['tolerance']:g} % of the images changed their cluster"
         stopped = any("stopped" in row for row in history)
         sentence += "; training was stopped when " if stopped else "; the rule was not reached to stop when "
