@@ -119,6 +119,8 @@ def test_edited_plan_is_honoured_and_never_overwritten(tmp_path: Path) -> None:
     (out / "plan.json").write_text(json.dumps(plan))
     answer = medstrata("run", source, out)
     assert answer.code == 0 and "plan: kept as it stands" in answer.err
+    assert "epochs: 1   Set by hand in plan.json." in answer.err
+    assert (out / "report.html").read_text().count("Set by hand in plan.json.") == 1
     assert json.loads((out / "model.json").read_text())["settings"]["n_clusters"] == 2
     assert len((out / "history.jsonl").read_text().splitlines()) == 2
     answer = medstrata("run", source, out, "--clusters", 3)

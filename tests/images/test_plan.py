@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medstrata.errors import PlanError
-from medstrata.images.plan import Plan, describe, load_plan, plan_from
+from medstrata.images.plan import Plan, describe, load_plan, plan_from, reasons_now
 from medstrata.run import write_json
 
 PLAN = Plan(
@@ -152,3 +152,12 @@ def test_any_value_is_accepted_or_refused_in_words(name: str, value: Any) -> Non
     else:
         assert getattr(plan, name) == value
         assert len(describe(plan)) == len(plan.reasons)
+
+
+def test_a_decision_that_a_person_changed_says_so_and_keeps_no_reason_of_the_machine() -> None:
+    made = {"grid": [64, 64], "spacing": [1.0, 1.0], "seed": 0, "reasons": {"grid": "Median.", "spacing": "Copied."}}
+    edited = made | {"grid": [32, 32], "seed": 3}
+    by_hand = "Set by hand in plan.json."
+    assert reasons_now(edited, made) == {"grid": by_hand, "seed": by_hand}
+    assert reasons_now(made, made) == reasons_now(made, None) == made["reasons"]
+    assert reasons_now(edited, None) == made["reasons"], "it is not known what was made"

@@ -48,10 +48,25 @@ class Plan:
     version: int = 1
 
 
-def describe(plan: Plan) -> list[tuple[str, str, str]]:
-    """Return ``(decision, value, reason)`` for each decision that has a reason, in the order they were made."""
+MADE = "plan_made"  # in run.json: the plan as it was written, before anybody edited it
+
+
+def reasons_now(values: Mapping[str, Any], made: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the reasons of the plan ``values``; where a value is not the one that was ``made``, that a person set it.
+
+    Both as in ``plan.json``; ``made``: the plan as this program wrote it, None where that is not known.
+    """
+    reasons = dict(values.get("reasons") or {})
+    changed = [key for key in made or {} if key != "reasons" and values.get(key) != (made or {})[key]]
+    if "grid" in changed:
+        reasons.pop("spacing", None)  # it says how images come onto the other grid
+    return reasons | dict.fromkeys(changed, "Set by hand in plan.json.")
+
+
+def describe(plan: Plan, made: Mapping[str, Any] | None = None) -> list[tuple[str, str, str]]:
+    """Return ``(decision, value, reason)`` for each decision that has a reason; ``made`` as in ``reasons_now``."""
     values = dataclasses.asdict(plan)
-    return [(name, in_words(values.get(name, "")), reason) for name, reason in plan.reasons.items()]
+    return [(name, in_words(values.get(name, "")), reason) for name, reason in reasons_now(values, made).items()]
 
 
 def in_words(value: Any) -> str:

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 
 from medstrata.errors import RunFolderError
 from medstrata.evidence.maps.cohort_file import COHORT, COPIED
+from medstrata.images.plan import MADE, reasons_now
 from medstrata.pipeline import calibrating
 from medstrata.pipeline.adjusting import copy_batches
 from medstrata.pipeline.patients import known_patients
-from medstrata.run import atomic, write_table
+from medstrata.run import atomic, read_json, write_json, write_table
 
 REFERENCE = ("fit_embeddings.npy", "fit_soft_assignments.npy")  # of the images a copied model was fitted on
 
@@ -65,5 +66,6 @@ def _copy_patients(trained: Path, out: Path, again: bool) -> None:
 
 def copy_plan(trained: Path, out: Path) -> None:
     """Copy the plan of a model, so that new images come onto its grid by its rules."""
-    with atomic(out / "plan.json") as part:
-        shutil.copyfile(trained / "plan.json", part)
+    plan = read_json(trained / "plan.json")
+    made = read_json(trained / "run.json").get(MADE)  # what a person set there, nobody set here
+    write_json(out / "plan.json", plan | {"reasons": reasons_now(plan, made)})

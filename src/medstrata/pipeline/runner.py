@@ -13,7 +13,7 @@ from medstrata.decisions import copy_decisions
 from medstrata.errors import RunFolderError
 from medstrata.images import planning
 from medstrata.images.catalog import Catalog
-from medstrata.images.plan import describe
+from medstrata.images.plan import MADE, describe
 from medstrata.images.selection import check_plan
 from medstrata.pipeline import inputs
 from medstrata.pipeline.job import Job
@@ -188,7 +188,7 @@ def _do(stage: Stage, job: Job) -> None:
         job.folder.mark(stage.name, token, time.monotonic() - started, **facts)
         job.forget_shards(stage.name)
     if stage.name == "plan":
-        for decision, value, reason in describe(job.plan()):
+        for decision, value, reason in describe(job.plan(), job.folder.state().get(MADE)):
             job.say(f"  {decision:<18} {value}" + (f"   {reason}" if reason else ""))
 
 
@@ -231,7 +231,7 @@ def _check_current(stage: Stage, job: Job) -> None:
 def _edited(job: Job) -> bool:
     """Whether plan.json differs from what this program wrote."""
     file = job.path / "plan.json"
-    return file.exists() and digest(read_json(file)) != job.folder.state().get("plan_written")
+    return file.exists() and read_json(file) != job.folder.state().get(MADE)
 
 
 def _keep_plan(job: Job) -> bool:

@@ -15,7 +15,7 @@ from medstrata.errors import PlanError
 from medstrata.images import planning, store
 from medstrata.images.catalog import Catalog, scan, scan_share
 from medstrata.images.manifest import Sharding
-from medstrata.images.plan import Plan
+from medstrata.images.plan import MADE, Plan
 from medstrata.methods import METHODS
 from medstrata.pipeline import inputs
 from medstrata.pipeline.job import Job
@@ -74,7 +74,7 @@ def _plan(job: Job) -> dict[str, Any]:
     file = job.path / "plan.json"
     file.unlink(missing_ok=True)
     job.folder.note(OPTIONS, _asked(job.options))
-    job.folder.note("plan_written", digest(vars(plan)))  # first: a plan that is there is then known to be ours
+    job.folder.note(MADE, vars(plan))  # first: a plan that is there is then known to be ours
     write_json(file, vars(plan))
     return {"scan": job.folder.token("scan")}
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from medstrata.images.plan import in_words
+from medstrata.images.plan import MADE, in_words, reasons_now
 from medstrata.report.comparison import Agreement, list_agreements
 from medstrata.report.folder import RunFolder, numbers, rows_of, sureness
 from medstrata.report.headers import (
@@ -138,7 +138,7 @@ def gather_facts(run: RunFolder) -> Facts:
         other_kinds=sum(kind.count for kind in kinds[SHOWN_KINDS:]),
         reasons=count_reasons(run.catalog, run.left_out),
         notes=count_notes(run.images),
-        decisions=list_decisions(run.plan, run.model),
+        decisions=list_decisions(run.plan, run.model, run.run.get(MADE)),
         agreements=list_agreements(run, labels),
         disagreement=run.model.get("reading", {}).get("disagreement"),
         contradictions=0 if run.contradictions is None else len(run.contradictions),
@@ -197,12 +197,13 @@ def count_notes(images: pa.Table, top: int = 5) -> list[tuple[str, int]]:
     return sorted(remarks, key=lambda pair: (-pair[1], pair[0]))[:top]
 
 
-def list_decisions(plan: dict[str, Any], model: dict[str, Any]) -> list[Decision]:
+def list_decisions(plan: dict[str, Any], model: dict[str, Any], made: dict[str, Any] | None = None) -> list[Decision]:
     """List the plan's decisions in its order, then the reasons that belong to no single value of it.
 
     ``model``: what was fitted; where it changed no image, the plan's augmentation had no effect and is not claimed.
+    ``made``: the plan before anybody edited it.
     """
-    reasons = dict(plan.get("reasons") or {})
+    reasons = reasons_now(plan, made)
     fitted = model.get("settings", {}).get("training", {}).get("augmentation")
     if model and fitted in (None, "none") and "augmentation" in plan:
         plan = plan | {"augmentation": None}
