@@ -59,7 +59,7 @@ def test_every_modality_is_a_defined_term_and_stands_once() -> None:
 
 def test_the_plan_says_it_with_its_reason(catalog_of: CatalogOf) -> None:
     radiographs = [{"modality": "DX", "body_part": "chest", "bits": 14}] * 6
-    plan = make_plan(catalog_of(radiographs))
+    plan = make_plan(catalog_of(radiographs), PlanOptions(method="contrastive"))
     assert (plan.augmentation, plan.reasons["augmentation"]) == ("radiograph", REASONS["radiograph"])
     slides = [{"modality": "GM", "channels": 3, "bits": 8}] * 6
     assert make_plan(catalog_of(radiographs + slides)).augmentation == "mixed"
