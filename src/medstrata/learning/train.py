@@ -30,8 +30,8 @@ class Training:
     smaller share of labels changes between two of them (0: never);
     ``spherical_start``: whether the k-means that finds the first prototypes compares directions from the mean embedding
     (True) or distances; ``preprocessing``: "centred", "scaled", "published" or "unit" (``learning.batches.measure``);
-    ``augmentation``: a name in ``learning.augment.AUGMENTATIONS``. "published" and "unit" are the authors'
-    of DCEC and of the contrastive autoencoder, and bring the last layer or the kernels of their code along.
+    ``augmentation``: a name in ``learning.augment.AUGMENTATIONS``. "published" is what the code of DCEC
+    does, "unit" that of the contrastive autoencoder; there they bring its last layer, or its kernels, along.
 
     Raises
     ------
