@@ -63,7 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
     write_table(given.cells, document)
     print(document)
     if failed:
-        parser.exit(1, f"{len(failed)} of {len(wanted)} cells failed, and are not in the table. Why stands above.\n")
+        parser.exit(
+            1, f"{len(failed)} of {len(wanted)} cells failed; why stands above. Mend it and run the same again.\n"
+        )
 
 
 def limit(data: str, minutes: float | None = None) -> int:

@@ -42,6 +42,16 @@ NAMES = {
     "frozen": "FrozenFeatures on the contrastive autoencoder's vectors",
     "supervised": "the encoder of DeepMCAT, trained with labels",
 }
+GENERATIVE_COLUMNS = (
+    "drawn in their cluster",
+    "samples in their cluster",
+    "diversity",
+    "nearest",
+    "reconstruction",
+    "reconstruction of PCA",
+    "trustworthiness",
+    "trustworthiness before",
+)
 OUTSIDE_TEXT = """\
 Fitted on 70 % of the groups (patients, lesions, blocks of files); `predict` on the rest. Hungarian: clusters matched
 with classes on the rest. Named: each cluster named by the majority of its training images. Probe: logistic regression
@@ -226,21 +236,11 @@ def wrong_headers(cells: list[Cell], present: list[str]) -> str:
 
 def generative(cells: list[Cell], present: list[str]) -> str:
     """Samples, reconstructions, latent space."""
-    columns = (
-        "drawn in their cluster",
-        "samples in their cluster",
-        "diversity",
-        "nearest",
-        "reconstruction",
-        "reconstruction of PCA",
-        "trustworthiness",
-        "trustworthiness before",
-    )
     lines = [
         "### Samples and reconstructions\n",
         GENERATIVE_TEXT,
-        f"| set | | {' | '.join(columns)} | seeds |",
-        f"|---|---|{'---|' * (len(columns) + 1)}",
+        f"| set | | {' | '.join(GENERATIVE_COLUMNS)} | seeds |",
+        f"|---|---|{'---|' * (len(GENERATIVE_COLUMNS) + 1)}",
     ]
     for data in present:
         for name in ("dvc", "contrastive"):
@@ -250,7 +250,7 @@ def generative(cells: list[Cell], present: list[str]) -> str:
                 if (cell["data"], cell["row"]) == (data, name) and "generative" in cell
             ]
             if own:
-                values = [mean_and_spread([facts[column] for facts in own]) for column in columns]
+                values = [mean_and_spread([facts[column] for facts in own]) for column in GENERATIVE_COLUMNS]
                 lines.append(f"| {data} | {NAMES[name]} | {' | '.join(values)} | {len(own)} |")
     return "\n".join(lines) + "\n"
 

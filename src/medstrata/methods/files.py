@@ -37,7 +37,10 @@ def save(method: ClusteringMethod, folder: Path) -> None:
     check_fitted(method)
     name = next((name for name, target in METHODS.items() if target.endswith(f":{type(method).__name__}")), None)
     if name is None:
-        raise FitError(f"{type(method).__name__} is no method of medstrata, so that it could not be loaded again.")
+        raise FitError(
+            f"{type(method).__name__} is no method of medstrata, so that it could not be loaded again. "
+            "Fit the method that it derives from."
+        )
     changed = [key for key, value in settings_of(method).items() if key != "device" and value != method.settings_[key]]
     if changed:
         raise FitError(f"{changed[0]} was changed since the fit. Call fit again, or set it back before saving.")
