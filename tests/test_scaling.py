@@ -30,7 +30,7 @@ from medstrata.images.ray_workers import OnRay
 from medstrata.images.shards import Work, run_shards
 from medstrata.images.workers import Executor
 from medstrata.pipeline import embedding
-from medstrata.run import RunFolder
+from medstrata.run import FORMAT, RunFolder, atomic, write_json
 
 SALT = "5" * 64
 MADE = (
@@ -126,9 +126,32 @@ def test_two_shares_of_an_empty_out_at_once(tmp_path: Path) -> None:
     """Both find no salt, no listing and no folder; one makes them."""
     source, out = pngs(tmp_path / "in"), tmp_path / "out"
     command = [sys.executable, "-m", "medstrata", "scan", str(source), str(out), "--shards"]
-    jobs = [subprocess.Popen([*command, f"{number}/3"], stderr=subprocess.DEVNULL) for number in (1, 2, 3)]
-    assert [job.wait(60) for job in jobs] == [0, 0, 0]
+    jobs = [subprocess.Popen([*command, f"{number}/3"], stderr=subprocess.PIPE, text=True) for number in (1, 2, 3)]
+    said = [job.communicate(timeout=120)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0, 0], said
     assert medstrata("scan", source, out).code == 0
+
+
+def test_a_job_comes_while_another_writes_the_first_files_of_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "out")
+    with atomic(folder.path / "run.json"), folder.locked(shared=True):
+        pass
+    (folder.path / "run.json").unlink()
+    listed = Path.iterdir
+
+    def made_meanwhile(path: Path) -> Iterator[Path]:
+        write_json(path / "run.json", {"format": FORMAT, "stages": {"scan": {}}})
+        (path / "catalog.parquet").touch()
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", made_meanwhile)
+    assert folder.state()["stages"] == {"scan": {}}
+    (folder.path / "run.json").unlink()
+    monkeypatch.setattr(Path, "iterdir", listed)
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        folder.state()
 
 
 def test_a_share_that_is_no_share_is_refused(tmp_path: Path) -> None:
@@ -344,7 +367,7 @@ from pathlib import Path
 from medstrata.images import catalog
 from medstrata.pipeline.job import Job
 from medstrata.pipeline.runner import run_stage
-from medstrata.run import RunFolder
+from medstrata.run import FORMAT, RunFolder, atomic, write_json
 
 catalog.FILES_IN_THIS_PROCESS = 0
 source, out = map(Path, sys.argv[1:])

@@ -72,6 +72,11 @@ def _umask() -> int:
     return mask
 
 
+def _begun(name: str) -> bool:
+    """Whether a file or folder of OUT may be there before run.json is: a killed or a simultaneous run made it."""
+    return name in (".lock", "private") or (name.startswith(".run.json.") and name.endswith(".part"))
+
+
 def folder_error(error: OSError, path: Path) -> RunFolderError:
     """Say in one sentence why ``path`` could not be written and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -189,8 +194,10 @@ class RunFolder:
         """
         file = self.path / "run.json"
         if not file.exists():
-            if self.path.is_dir() and any(entry.name not in (".lock", "private") for entry in self.path.iterdir()):
+            others = self.path.is_dir() and any(not _begun(entry.name) for entry in self.path.iterdir())
+            if others and not file.exists():  # another job of the array may have made it before the others, meanwhile
                 raise RunFolderError(f"{self.path} is not empty and is not a run folder. Choose another OUT.")
+        if not file.exists():
             return {"medstrata": __version__, "format": FORMAT, "stages": {}}
         state = read_json(file)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
