@@ -107,7 +107,9 @@ def test_finds_planted_groups(dimensions: int) -> None:
 
 def test_samples_reconstructions_and_walks() -> None:
     images, _ = squares(90)
-    model = quick(objective=Objective(reconstruction=1.0), training=Training(60, 0, 4, 16, 2e-3)).fit(images)
+    model = quick(
+        objective=Objective(reconstruction=1.0), training=Training(60, 0, 4, 16, 2e-3, augmentation="radiograph")
+    ).fit(images)
     assert np.square(model.reconstruct(images) - images).mean() < np.square(images - images.mean(0)).mean()
     assert model.sample(5, 1).shape == (5, 1, 16, 16)
     steps = model.walk(0, 2, steps=5)
@@ -143,7 +145,7 @@ def test_samples_that_the_model_puts_elsewhere_are_told() -> None:
 def test_own_clusters_are_as_many_as_the_elbow_says(monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = squares(24)
     monkeypatch.setattr(contrastive_module, "elbow", lambda *_: 5)
-    short = Training(1, 0, 1, 16)
+    short = Training(1, 0, 1, 16, augmentation="radiograph")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # after so short a training clusters may be empty
         assert quick(n_clusters="auto", assignment="own", training=short).fit(images).n_clusters_ == 5
@@ -152,7 +154,7 @@ def test_own_clusters_are_as_many_as_the_elbow_says(monkeypatch: pytest.MonkeyPa
 def test_training_stops_when_the_labels_have_settled() -> None:
     images, _ = squares(24)
     for tolerance, epochs in ((0.0, 6), (1.01, 1)):  # of a share of at most 1, any change is below 1.01
-        training = Training(2, 0, 6, 16, tolerance=tolerance, target_interval=2)
+        training = Training(2, 0, 6, 16, tolerance=tolerance, target_interval=2, augmentation="radiograph")
         history = quick(assignment="own", training=training).fit(images).history_
         clustering = [record for record in history if record["phase"] == "clustering"]
         assert len(clustering) == epochs
@@ -162,14 +164,14 @@ def test_training_stops_when_the_labels_have_settled() -> None:
 
 @pytest.mark.parametrize("given", [("a", 1, 3), (0, 1.0, 3), (0, 7, 3), (0, 1, 1), (0, 1, 2.5), (0, -1, 3)])
 def test_walks_that_cannot_be_are_told(given: tuple[Any, Any, Any]) -> None:
-    model = quick(training=Training(1, 0, 1, 16)).fit(squares(24)[0])
+    model = quick(training=Training(1, 0, 1, 16, augmentation="radiograph")).fit(squares(24)[0])
     with pytest.raises(FitError, match=r"cluster|steps"):
         model.walk(*given)
 
 
 def test_images_on_another_scale_and_in_batches_are_rebuilt() -> None:
     images = squares(24)[0].astype(np.float32)
-    model = quick(training=Training(1, 0, 1, 16)).fit(images)
+    model = quick(training=Training(1, 0, 1, 16, augmentation="radiograph")).fit(images)
     in_batches = InBatches(images, np.zeros(24, np.int64), 1)
     assert np.array_equal(model.reconstruct(in_batches), model.reconstruct(images))
     with pytest.warns(UserWarning, match="same scale"):
@@ -179,7 +181,7 @@ def test_images_on_another_scale_and_in_batches_are_rebuilt() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_images_that_are_not_finite_are_not_rebuilt(value: float) -> None:
     images = squares(24)[0].astype(np.float32)
-    model = quick(training=Training(1, 0, 1, 16)).fit(images)
+    model = quick(training=Training(1, 0, 1, 16, augmentation="radiograph")).fit(images)
     images[5, 0, 3, 3] = value
     with pytest.raises(FitError, match="Image 5 holds NaN or infinite"):
         model.reconstruct(images)

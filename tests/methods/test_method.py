@@ -203,6 +203,13 @@ def test_impossible_settings_of_one_method_are_told(name: str, settings: dict[st
     assert said in str(told.value)
 
 
+@pytest.mark.parametrize("name", ["contrastive", "deepmcat", "auto"])
+def test_methods_that_compare_changed_views_say_that_nothing_changes_them(name: str) -> None:
+    with pytest.warns(UserWarning, match='"none" leaves them equal.*replace'):
+        model = method(name, training=QUICK | {"augmentation": "none"}).fit(squares(24)[0])
+    assert sum("leaves them equal" in sentence for sentence in model.warnings_) == 1
+
+
 def test_not_fitted_and_other_shapes_are_told(name: str, tmp_path: Path) -> None:
     images, _ = squares(24)
     with pytest.raises(FitError, match="not fitted"):

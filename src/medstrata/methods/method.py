@@ -29,7 +29,7 @@ from medstrata.learning.train import Training
 from medstrata.methods.adjusting import adjust
 from medstrata.methods.clusters import read_clusters_of
 from medstrata.methods.files import save
-from medstrata.methods.settings import check_fitted, check_settings, settings_of
+from medstrata.methods.settings import check_fitted, check_settings, settings_of, unlikely_settings
 from medstrata.run import Progress, no_progress
 
 BLOCK = 256  # images of one evaluation pass
@@ -100,7 +100,7 @@ class ClusteringMethod(ClusterMixin, TransformerMixin, BaseEstimator):  # type: 
         check_settings(self, len(images), batches is not None)
         self.__dict__.pop("n_clusters_", None)  # until the end of the fit there is no model, see ``check_fitted``
         self.history_: list[dict[str, Any]] = []
-        self.warnings_: list[str] = []
+        self.warnings_: list[str] = unlikely_settings(self)
         self.settings_ = {**settings_of(self), "device": ""}  # another device may go on
         self._prepare(images.shape[1:], measure(images, self.training.preprocessing))
         fit = Fit(self.network_, images, self.tensor, self.training, self.random_state, self.history_, comm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from importlib import import_module
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,20 @@ def check_values(method: ClusteringMethod) -> None:
                 f"{type(method).__name__} does not use {name} of training, so that {value!r} would have no effect. "
                 "Leave it out."
             )
+
+
+def unlikely_settings(method: ClusteringMethod) -> list[str]:
+    """Return sentences, given as warnings too, about settings that are possible and hardly meant."""
+    name, known = type(method).__name__, ", ".join(key for key in AUGMENTATIONS if key != "none")
+    if method.training.augmentation != "none" or type(method)().training.augmentation == "none":
+        return []
+    sentence = (
+        f'{name} compares changed views of each image, and augmentation "none" leaves them equal, so that it hardly '
+        f"learns which images are alike. Name one of: {known}. From Python, replace({name}().training, ...) of "
+        "dataclasses changes some settings of training and keeps the others of the method."
+    )
+    warnings.warn(sentence, stacklevel=3)
+    return [sentence]
 
 
 def _check_numbers(values: dict[str, Any]) -> None:
