@@ -260,6 +260,7 @@ def test_rows_that_do_not_belong_are_left_out() -> None:
     assert belongs("mnist-10k", "peer-DEC", 1) and not belongs("busi", "peer-DEC", 0), "the slow peers: one set"
     assert not belongs("fashion", "dvc-no-objective", 1) and not belongs("busi", "dvc-no-objective", 0)
     assert belongs("busi", "dvc-split", 0) and not belongs("busi", "frozen", 0) and belongs("busi", "auto", 2)
+    assert not belongs("archive", "auto", 2) and belongs("archive", "run", 2), "the same"
     assert belongs("fashion", "peer-UMAP+GMM", 1) and not belongs("busi", "peer-UMAP+GMM", 1), "one trial"
     assert not belongs("busi", "peer-UMAP+HDBSCAN", 0), "a peer, where UMAP + GMM is a baseline"
     assert belongs("busi", "peer-UMAP+GMM", 0) and not belongs("mnist-60k", "peer-UMAP+GMM", 0), "10,000 at most"
